@@ -1,0 +1,1 @@
+"""Runs the whole of Easel on one machine without containers."""

@@ -1,0 +1,133 @@
+"""Child processes that do not outlive their parent: starting, waiting for, stopping them.
+
+What runs in them and when is the business of others.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
+
+
+class StartFailed(Exception):  # noqa: N818 - says what happened, as the errors of easel_kit do
+    """Something that this machine should run did not start; the text says why and where to look."""
+
+
+def launcher(
+    argv: Sequence[str], *, death_signal: int = signal.SIGKILL, identity: str = "same"
+) -> list[str]:
+    """The command line that runs argv so that it dies with this process.
+
+    Args:
+        argv: the program and its arguments.
+        death_signal: what the kernel sends the program when this thread ends (Linux).
+        identity: ``same``, ``map`` or ``UID:GID``; see `easel_local.launch`.
+    """
+    prefix = [sys.executable, "-I", "-S", str(_LAUNCHER)]
+    return [*prefix, str(os.getpid()), str(int(death_signal)), identity, *argv]
+
+
+class Child:
+    """A running program in its own session, so that a terminal's Ctrl-C reaches only its parent.
+
+    On Linux the kernel signals the program when the thread that constructed it ends, however it
+    ends; construct children in a thread that lives as long as they shall.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        death_signal: int = signal.SIGKILL,
+        identity: str = "same",
+    ) -> None:
+        """Start argv; its output is appended to log, or dropped when there is none."""
+        command = launcher(argv, death_signal=death_signal, identity=identity)
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
+            self._popen = subprocess.Popen(  # noqa: S603 - argv comes from this package's tables
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                start_new_session=True,
+            )
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[int]]] = []
+        self._lock = threading.Lock()
+        self._waiter: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id, valid also after the end."""
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._popen.poll()
+
+    def send(self, number: int) -> None:
+        """Send a signal to the program; nothing happens when it has ended."""
+        self._popen.send_signal(number)
+
+    def kill_group(self) -> None:
+        """Kill the program and whatever it started in its session."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.kill()
+
+    async def wait(self) -> int:
+        """Wait for the end, without a deadline, and return the exit status."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[int] = loop.create_future()
+        with self._lock:
+            if (status := self._popen.poll()) is not None:
+                return status
+            self._waiting.append((loop, ended))
+            if self._waiter is None:
+                # A thread of its own: the loop's executor has too few for one wait per child.
+                self._waiter = threading.Thread(target=self._reap, daemon=True)
+                self._waiter.start()
+        return await ended
+
+    async def stop(self, number: int = signal.SIGTERM, *, grace_s: float) -> int:
+        """Ask the program to end, kill it after grace_s seconds, return the exit status."""
+        if (status := self.returncode) is not None:
+            return status
+        self.send(number)
+        try:
+            return await asyncio.wait_for(self.wait(), grace_s)
+        except TimeoutError:
+            self.kill_group()
+            return await self.wait()
+
+    def _reap(self) -> None:
+        status = self._popen.wait()
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            self._waiter = None
+        for loop, ended in waiting:
+            with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime
+                loop.call_soon_threadsafe(_resolve, ended, status)
+
+
+def _resolve(ended: asyncio.Future[int], status: int) -> None:
+    if not ended.done():
+        ended.set_result(status)
+
+
+def tail(log: Path | None, lines: int = 8) -> str:
+    """The last lines of a log, for an error's text; empty when there is none."""
+    if log is None or not log.exists():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
