@@ -1,0 +1,141 @@
+"""From signal to last word: the stop event, supervised tasks, and the entry of each process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from easel_kit.log import configure_logging, get_logger
+from easel_kit.settings import AnySettings, SettingsError, load_settings
+from easel_kit.telemetry import configure_tracing
+
+_log = get_logger(__name__)
+
+
+class Supervisor(AbstractAsyncContextManager["Supervisor"]):
+    """Background tasks that must not die unseen.
+
+    A task that fails (or returns, unless it was started with `may_end`) sets `stop`; leaving the
+    block cancels what still runs and raises the first failure.
+    """
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        """`stop` is the process's stop event."""
+        self._stop = stop
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+
+    def start(
+        self, name: str, work: Coroutine[Any, Any, None], *, may_end: bool = False
+    ) -> asyncio.Task[None]:
+        """Runs `work` until the block is left."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(done, may_end=may_end))
+        return task
+
+    def _ended(self, task: asyncio.Task[None], *, may_end: bool) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            _log.error("task.failed", task=task.get_name(), exc_info=error)
+            self._failure = self._failure or error
+            self._stop.set()
+        elif not may_end and not self._stop.is_set():
+            _log.error("task.ended", task=task.get_name())
+            self._failure = self._failure or RuntimeError(f"task {task.get_name()} ended")
+            self._stop.set()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Cancels, waits, and raises the first failure of a task."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if error is None and self._failure is not None:
+            raise self._failure
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int) -> None:
+        if stop.is_set():
+            sys.exit(128 + number)
+        _log.info("process.stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, handle, number)
+    return stop
+
+
+Run = Callable[[AnySettings, asyncio.Event], Awaitable[None]]
+
+
+def entry(
+    name: str,
+    settings: type[AnySettings],
+    run: Run[AnySettings],
+    commands: Mapping[str, Callable[[AnySettings], None]] | None = None,
+) -> int:
+    """The body of each service's `__main__`: flags, settings, logs, traces, then `run`.
+
+    Exit codes: 0 after a clean stop, 1 after a failure, 2 for wrong flags or settings.
+
+    Args:
+        name: of the service; also of its program in help texts.
+        settings: the service's class.
+        run: serves until the stop event is set.
+        commands: blocking one-off commands by name, e.g. `migrate`.
+    """
+    known = dict(commands or {})
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML)")
+    parser.add_argument("--check-config", action="store_true", help="check the settings and end")
+    parser.add_argument(
+        "command", nargs="?", default="serve", choices=["serve", *known], help="what to do"
+    )
+    arguments = parser.parse_args()
+    try:
+        loaded = load_settings(settings, arguments.config)
+    except SettingsError as error:
+        print(f"{name}: wrong settings\n{error}", file=sys.stderr)  # noqa: T201
+        return 2
+    if arguments.check_config:
+        print(f"{name}: settings are fine")  # noqa: T201
+        return 0
+    configure_logging(name, loaded.log_level)
+    if arguments.command != "serve":
+        known[arguments.command](loaded)
+        return 0
+    close_tracing = configure_tracing(name, loaded.otlp_endpoint)
+
+    async def serve() -> None:
+        await run(loaded, stop_on_signals())
+
+    try:
+        asyncio.run(serve())
+    except Exception:  # noqa: BLE001 (the last supervisor: logs, then ends the process)
+        _log.exception("process.failed")
+        return 1
+    finally:
+        close_tracing()
+    _log.info("process.stopped")
+    return 0
