@@ -13,10 +13,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from easel_kit.errors import DependencyDown
+
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
 
-class StartFailed(Exception):  # noqa: N818 - says what happened, as the errors of easel_kit do
+class StartFailed(DependencyDown):
     """Something that this machine should run did not start; the text says why and where to look."""
 
 
