@@ -1,7 +1,7 @@
 """Makes the committed stubs of `protos/easel` in `protos/gen`, or checks that they are current.
 
-    python protos/generate.py           writes protos/gen
-    python protos/generate.py --check   exits 1 and names the files that differ
+python protos/generate.py           writes protos/gen
+python protos/generate.py --check   exits 1 and names the files that differ
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def generate(target: Path) -> None:
             f"-I{include}",
             f"--python_out={target}",
             f"--grpc_python_out={target}",
-            f"--mypy_out={target}",
-            f"--mypy_grpc_out=only_async:{target}",
+            f"--mypy_out=quiet:{target}",
+            f"--mypy_grpc_out=only_async,quiet:{target}",
             *sources,
         ]
     )

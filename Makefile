@@ -1,0 +1,126 @@
+# Every command a developer types. `make help` prints them.
+.DEFAULT_GOAL := help
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+
+PY := .venv/bin/python
+BIN := .venv/bin
+CODE := services deploy/local tests bench protos/generate.py
+TYPED := services/kit services/gateway services/billing services/scheduler services/gpu-worker/gpu_worker services/gpu-worker/training deploy/local tests bench
+WORKERS ?= 2
+
+# of `make demo` and `make up`
+PROMPT ?= a red circle on a white background
+OUT ?= picture.png
+STATE ?= .easel
+
+.PHONY: help
+help: ## print this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## make or refresh .venv (all other commands do this by themselves)
+	@deploy/scripts/setup.sh
+
+# --- run ----------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## one picture through the whole of Easel: PROMPT="…" OUT=picture.png [SIZE=64x64 MODEL=… STEPS=… SEED=… GUIDANCE=…]
+	@$(PY) -m easel_local demo --prompt $(call quote,$(PROMPT)) --out $(call quote,$(OUT)) \
+	  $(if $(SIZE),--size $(call quote,$(SIZE))) $(if $(MODEL),--model $(call quote,$(MODEL))) \
+	  $(if $(STEPS),--steps $(call quote,$(STEPS))) $(if $(SEED),--seed $(call quote,$(SEED))) \
+	  $(if $(GUIDANCE),--guidance $(call quote,$(GUIDANCE)))
+
+.PHONY: up
+up: setup ## run the stack until Ctrl-C: [STATE=.easel PORT=8080 WORKER_COUNT=1]
+	@exec $(PY) -m easel_local up --state $(call quote,$(STATE)) $(if $(PORT),--port $(PORT)) $(if $(WORKER_COUNT),--workers $(WORKER_COUNT))
+
+.PHONY: down
+down: setup ## stop the stack of STATE
+	@$(PY) -m easel_local down --state $(call quote,$(STATE))
+
+.PHONY: token
+token: setup ## print an access token: USER=alice PLAN=pro
+	@$(PY) -m easel_local token --state $(call quote,$(STATE)) --user $(call quote,$(USER)) $(if $(PLAN),--plan $(call quote,$(PLAN)))
+
+.PHONY: status
+status: setup ## what runs, where, and how it feels
+	@$(PY) -m easel_local status --state $(call quote,$(STATE))
+
+.PHONY: logs
+logs: setup ## the services' logs: [SERVICE=scheduler]
+	@$(PY) -m easel_local logs --state $(call quote,$(STATE)) $(if $(SERVICE),$(SERVICE))
+
+.PHONY: clean
+clean: ## stop the stack of STATE and remove its data, caches and .venv
+	@if [ -x $(PY) ]; then $(PY) -m easel_local clean --state $(call quote,$(STATE)); fi
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage out
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- develop ------------------------------------------------------------------------------------
+
+.PHONY: proto
+proto: setup ## regenerate protos/gen from protos/easel
+	PATH=$(BIN):$$PATH $(PY) protos/generate.py
+
+.PHONY: proto-check
+proto-check: setup ## stubs current, contract linted, nothing broken since the last release
+	@PATH=$(BIN):$$PATH $(PY) protos/generate.py --check
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf breaking protos --against protos/released.binpb
+
+.PHONY: proto-release
+proto-release: setup ## record the contract that later changes must not break
+	$(BIN)/buf build protos -o protos/released.binpb
+
+.PHONY: constraints
+constraints: setup ## compile constraints.txt anew: [ARGS=--upgrade]
+	deploy/scripts/constraints.sh $(ARGS)
+
+.PHONY: fmt
+fmt: setup ## format, and mend what ruff can mend
+	@$(BIN)/ruff check -q --fix $(CODE) || true
+	@$(BIN)/ruff format $(CODE)
+
+.PHONY: lint
+lint: setup ## ruff, all rules
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check -q $(CODE)
+
+.PHONY: types
+types: setup ## mypy, strict
+	@$(BIN)/mypy $(TYPED)
+
+.PHONY: imports
+imports: setup ## who may import whom (STYLE: imports only point down)
+	@$(BIN)/lint-imports --no-cache
+
+.PHONY: migrations
+migrations: setup ## lint the SQL of all migrations
+	@$(PY) deploy/scripts/lint_migrations.py
+
+.PHONY: unit
+unit: setup ## unit tests: no sockets, no files, no sleeps
+	@$(BIN)/pytest -q -n $(WORKERS) tests/unit
+
+.PHONY: integration
+integration: setup ## adapters and servicers on real Postgres, Redis, gRPC
+	@$(BIN)/pytest -q -n $(WORKERS) tests/contract tests/integration
+
+.PHONY: e2e
+e2e: setup ## whole stacks of real processes, killed at will
+	@$(BIN)/pytest -q tests/e2e
+
+.PHONY: check
+check: proto-check lint types imports unit ## the inner loop, under two minutes
+
+.PHONY: test
+test: proto-check lint types imports ## everything
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup tests
+
+.PHONY: train-shapes
+train-shapes: setup ## train the built-in model from nothing into out/shapes-64 (about an hour): [QUICK=1]
+	@cd services/gpu-worker && ../../$(PY) -m training --out ../../out/shapes-64 $(if $(QUICK),--quick)
+
+# a value as one word of the shell, whatever is in it
+quote = '$(subst ','\'',$(1))'
