@@ -65,6 +65,11 @@ class BillingServiceStub:
                 request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldRequest.SerializeToString,
                 response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldResponse.FromString,
                 _registered_method=True)
+        self.GetHolds = channel.unary_unary(
+                '/easel.billing.v1.BillingService/GetHolds',
+                request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.GetHoldsRequest.SerializeToString,
+                response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.GetHoldsResponse.FromString,
+                _registered_method=True)
         self.ListLedger = channel.unary_unary(
                 '/easel.billing.v1.BillingService/ListLedger',
                 request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListLedgerRequest.SerializeToString,
@@ -130,6 +135,13 @@ class BillingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetHolds(self, request, context):
+        """The user's holds of these jobs; a job without one, or someone else's, is left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLedger(self, request, context):
         """The user's ledger lines, newest first.
         """
@@ -183,6 +195,11 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.ReleaseHold,
                     request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldRequest.FromString,
                     response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldResponse.SerializeToString,
+            ),
+            'GetHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHolds,
+                    request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.GetHoldsRequest.FromString,
+                    response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.GetHoldsResponse.SerializeToString,
             ),
             'ListLedger': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLedger,
@@ -363,6 +380,33 @@ class BillingService:
             '/easel.billing.v1.BillingService/ReleaseHold',
             easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldRequest.SerializeToString,
             easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.billing.v1.BillingService/GetHolds',
+            easel_dot_billing_dot_v1_dot_billing__pb2.GetHoldsRequest.SerializeToString,
+            easel_dot_billing_dot_v1_dot_billing__pb2.GetHoldsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,8 @@ class BillingServiceStub:
     """Takes the price of the steps that ran, frees the rest. Idempotent by job id."""
     ReleaseHold: _aio.UnaryUnaryMultiCallable[_billing_pb2.ReleaseHoldRequest, _billing_pb2.ReleaseHoldResponse]
     """Frees the whole hold. Idempotent by job id; a release before its hold bars that hold."""
+    GetHolds: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetHoldsRequest, _billing_pb2.GetHoldsResponse]
+    """The user's holds of these jobs; a job without one, or someone else's, is left out."""
     ListLedger: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListLedgerRequest, _billing_pb2.ListLedgerResponse]
     """The user's ledger lines, newest first."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListPlansRequest, _billing_pb2.ListPlansResponse]
@@ -93,6 +95,14 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_billing_pb2.ReleaseHoldRequest, _abc.Awaitable[_billing_pb2.ReleaseHoldResponse]],
     ) -> _abc.Awaitable[_billing_pb2.ReleaseHoldResponse]:
         """Frees the whole hold. Idempotent by job id; a release before its hold bars that hold."""
+
+    @_abc_1.abstractmethod
+    def GetHolds(
+        self,
+        request: _billing_pb2.GetHoldsRequest,
+        context: _aio.ServicerContext[_billing_pb2.GetHoldsRequest, _abc.Awaitable[_billing_pb2.GetHoldsResponse]],
+    ) -> _abc.Awaitable[_billing_pb2.GetHoldsResponse]:
+        """The user's holds of these jobs; a job without one, or someone else's, is left out."""
 
     @_abc_1.abstractmethod
     def ListLedger(
