@@ -1,0 +1,86 @@
+"""The command line: `python -m training --out DIR`, run from services/gpu-worker."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import diffusers.utils.logging
+import transformers.utils.logging
+from rich.console import Console
+
+from training.plan import FULL, QUICK, Plan
+from training.progress import Display
+from training.stages import Run
+
+if TYPE_CHECKING:
+    from training.evaluate import Judge
+
+_REPOSITORY = Path(__file__).resolve().parents[3]
+_JUDGE = "tests.shapes"
+
+
+def main(arguments: list[str]) -> int:
+    """Trains what is missing, judges the model, prints the figures; returns the exit status."""
+    options = _parse(arguments)
+    out: Path = options.out.resolve()
+    work: Path = (options.work or out.with_name(f"{out.name}.work")).resolve()
+    _quiet_libraries()
+    display = Display(Console())
+    run = Run(_plan(options), work, out, display)
+    run.train()
+    display.say(f"model: {out}")
+    judge = _load_judge()
+    if judge is None:
+        display.say(f"not judged: {_JUDGE} is not here")
+        return 0
+    display.say(run.evaluate(judge).summary())
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description="Train the built-in model shapes-64 from nothing."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="where the model goes")
+    parser.add_argument(
+        "--work", type=Path, help="where unfinished parts are kept (default: OUT.work)"
+    )
+    parser.add_argument(
+        "--budget-minutes", type=float, metavar="N", help="CPU minutes to train in all"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="about a minute: proves the path, poor pictures"
+    )
+    options = parser.parse_args(arguments)
+    if options.budget_minutes is not None and options.budget_minutes <= 0:
+        parser.error("--budget-minutes must be more than 0")
+    return options
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = QUICK if options.quick else FULL
+    return plan if options.budget_minutes is None else plan.within(options.budget_minutes)
+
+
+def _quiet_libraries() -> None:
+    """Leaves the console to our own progress bars."""
+    for logging in (diffusers.utils.logging, transformers.utils.logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+
+
+def _load_judge() -> Judge | None:
+    """The checker of the test tree: it shares no code with the training, and may be absent."""
+    if not (_REPOSITORY / "tests" / "shapes").is_dir():
+        return None
+    sys.path.insert(0, str(_REPOSITORY))
+    judge: Judge = importlib.import_module(_JUDGE).check
+    return judge
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

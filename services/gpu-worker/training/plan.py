@@ -1,0 +1,50 @@
+"""How long and how much to train: the plan of a run, in CPU seconds and scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Budgets in CPU seconds of this process; every trained stage takes at least one step."""
+
+    text_budget_s: float = 75.0
+    vae_budget_s: float = 420.0
+    unet_budget_s: float = 2400.0
+    unet_decay_s: float = 150.0
+    """The last part of the UNet's budget, in which the learning rate falls to zero."""
+    shards: int = 12
+    shard_scenes: int = 2500
+    held_out_captions: int = 100
+
+    @property
+    def budget_s(self) -> float:
+        """CPU seconds of the trained stages together; encoding and judging come on top."""
+        return self.text_budget_s + self.vae_budget_s + self.unet_budget_s
+
+    def within(self, minutes: float) -> Plan:
+        """The same plan with its trained stages shrunk or stretched to `minutes` in all."""
+        share = minutes * 60 / self.budget_s
+        return replace(
+            self,
+            text_budget_s=self.text_budget_s * share,
+            vae_budget_s=self.vae_budget_s * share,
+            unet_budget_s=self.unet_budget_s * share,
+            unet_decay_s=self.unet_decay_s * share,
+        )
+
+
+FULL = Plan()
+"""The plan that the built-in weights follow: about 50 minutes of one core."""
+
+QUICK = Plan(
+    text_budget_s=5.0,
+    vae_budget_s=15.0,
+    unet_budget_s=25.0,
+    unet_decay_s=5.0,
+    shards=2,
+    shard_scenes=500,
+    held_out_captions=20,
+)
+"""About a minute: proves the path from end to end, and its pictures are poor."""

@@ -1,0 +1,139 @@
+"""The run: stages in order, each skipped when its output exists already."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from training.dataset import load_shards, write_shards
+from training.evaluate import Evaluation, evaluate_model
+from training.export import export_model
+from training.text import train_text
+from training.tokenizer import build_tokenizer
+from training.unet import UNetTraining, train_unet
+from training.vae import train_vae
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from training.evaluate import Judge
+    from training.plan import Plan
+    from training.progress import Display
+
+
+class Run:
+    """One training run: intermediate results in `work`, the model in `out`.
+
+    A stage writes into a directory beside its place and is renamed when complete, so a run that
+    was cut off continues where it stopped.
+    """
+
+    def __init__(self, plan: Plan, work: Path, out: Path, display: Display) -> None:
+        self._plan = plan
+        self._work = work
+        self._out = out
+        self._display = display
+
+    def train(self) -> None:
+        """Runs every missing stage up to the model on disk; one thread, float32 on the CPU."""
+        torch.set_num_threads(1)
+        self._work.mkdir(parents=True, exist_ok=True)
+        self._build_tokenizer()
+        self._train_text()
+        self._encode()
+        self._train_vae()
+        self._train_unet()
+        self._export()
+
+    def evaluate(self, judge: Judge) -> Evaluation:
+        """Judges the model in `out`; the contact sheet goes to the work directory."""
+        with self._display.stage("judge") as bar:
+            return evaluate_model(
+                self._out,
+                judge,
+                self._plan.held_out_captions,
+                self._work / "held-out.png",
+                bar,
+            )
+
+    @property
+    def _tokenizer(self) -> CLIPTokenizer:
+        return CLIPTokenizer.from_pretrained(self._work / "tokenizer", local_files_only=True)
+
+    @contextmanager
+    def _output(self, directory: Path) -> Iterator[Path | None]:
+        """Gives a place to write `directory` to, or None when it exists."""
+        if directory.exists():
+            self._display.say(f"{directory.name}: already there")
+            yield None
+            return
+        partial = directory.with_name(f".{directory.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(directory)
+
+    def _build_tokenizer(self) -> None:
+        with self._output(self._work / "tokenizer") as place:
+            if place:
+                build_tokenizer().save_pretrained(place)
+
+    def _train_text(self) -> None:
+        with self._output(self._work / "text") as place:
+            if place:
+                with self._display.stage("text") as bar:
+                    train_text(place, self._tokenizer, self._plan.text_budget_s, bar)
+
+    def _encode(self) -> None:
+        with self._output(self._work / "scenes") as place:
+            if place:
+                plan = self._plan
+                with self._display.stage("scenes") as bar:
+                    write_shards(place, self._tokenizer, plan.shards, plan.shard_scenes, bar)
+
+    def _train_vae(self) -> None:
+        with self._output(self._work / "vae") as place:
+            if place:
+                with self._display.stage("vae") as bar:
+                    decibels = train_vae(place, self._plan.vae_budget_s, bar)
+                self._display.say(f"vae: {decibels:.1f} dB")
+
+    def _train_unet(self) -> None:
+        with self._output(self._work / "denoiser") as place:
+            if place:
+                text_encoder = CLIPTextModel.from_pretrained(
+                    self._work / "text", dtype=torch.float32, local_files_only=True
+                )
+                data = load_shards(self._work / "scenes")
+                training = UNetTraining(text_encoder, self._tokenizer, data)
+                with self._display.stage("unet") as bar:
+                    denoiser = train_unet(
+                        self._work / "unet-checkpoint.pt",
+                        training,
+                        self._plan.unet_budget_s,
+                        self._plan.unet_decay_s,
+                        bar,
+                    )
+                self._display.say(f"unet: {training.step} steps")
+                denoiser.text_encoder.save_pretrained(place / "text_encoder")
+                denoiser.unet.save_pretrained(place / "unet")
+
+    def _export(self) -> None:
+        with self._output(self._out) as place:
+            if place:
+                denoiser = self._work / "denoiser"
+                export_model(
+                    place,
+                    self._tokenizer,
+                    CLIPTextModel.from_pretrained(
+                        denoiser / "text_encoder", dtype=torch.float32, local_files_only=True
+                    ),
+                    UNet2DConditionModel.from_pretrained(denoiser / "unet", local_files_only=True),
+                    AutoencoderKL.from_pretrained(self._work / "vae", local_files_only=True),
+                )
