@@ -1,0 +1,193 @@
+"""How the built-in model is made: the data, the tokenizer, and all stages in miniature."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import re
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from rich.console import Console
+
+from tests.shapes import check
+from training.dataset import draw_batch
+from training.evaluate import Verdict, held_out_scenes
+from training.export import PRESET, PRESET_FILE
+from training.latents import define_latents
+from training.plan import FULL, Plan
+from training.progress import CpuBudget, Display, cosine_rate
+from training.scenes import domain_words, is_held_out, outline, sample_scene
+from training.stages import Run
+from training.text import field_targets
+from training.tokenizer import build_tokenizer
+
+MODEL = Path(__file__).parents[3] / "services" / "gpu-worker" / "models" / "shapes-64"
+TINY = Plan(
+    text_budget_s=0.01,
+    vae_budget_s=0.01,
+    unet_budget_s=0.01,
+    unet_decay_s=0.01,
+    shards=2,
+    shard_scenes=8,
+    held_out_captions=2,
+)
+
+
+def triples(*, held_out: bool) -> list[bool]:
+    rng = random.Random(3)
+    scenes = [sample_scene(rng, held_out=held_out) for _ in range(300)]
+    return [
+        any(is_held_out(figure.shape, figure.colour, scene.background) for figure in scene.figures)
+        for scene in scenes
+    ]
+
+
+def test_training_never_draws_a_held_out_triple() -> None:
+    assert not any(triples(held_out=False))
+    assert all(triples(held_out=True))
+
+
+def test_figures_stay_inside_the_picture() -> None:
+    rng = random.Random(4)
+    for scene in (sample_scene(rng) for _ in range(500)):
+        for figure in scene.figures:
+            for x, y in outline(figure.shape):
+                assert 0 <= figure.x_px + figure.radius_px * x <= 64
+                assert 0 <= figure.y_px + figure.radius_px * y <= 64
+
+
+def test_every_domain_word_is_one_token_and_others_are_spelt() -> None:
+    tokenizer = build_tokenizer()
+    assert len(tokenizer) == 661
+    for word in domain_words():
+        assert len(tokenizer(word).input_ids) == 3, word
+    assert len(tokenizer("zebra").input_ids) == 7
+
+
+def test_no_caption_is_cut() -> None:
+    tokenizer = build_tokenizer()
+    rng = random.Random(5)
+    captions = [sample_scene(rng).caption for _ in range(500)]
+    longest = max(len(tokenizer(caption).input_ids) - 2 for caption in captions)
+    assert longest <= PRESET["max_prompt_tokens"]
+
+
+def test_latents_are_cell_means_and_edges() -> None:
+    pictures = torch.full((1, 3, 8, 8), 0.5)
+    pictures[:, :, :, 6:] = -0.5  # an edge within the right cells
+    latents = define_latents(pictures)
+    assert latents.shape == (1, 4, 2, 2)
+    for colour in latents[0, :3, 0].tolist():
+        assert colour == pytest.approx([0.5, 0.0])
+    assert latents[0, 3, 0].tolist() == pytest.approx([-0.4, 3 * 0.5 - 0.4])
+
+
+def test_a_batch_is_reproducible() -> None:
+    _, first = draw_batch(random.Random(6), 4)
+    _, second = draw_batch(random.Random(6), 4)
+    assert torch.equal(first, second)
+    assert first.min() >= -1
+    assert first.max() <= 1
+
+
+def test_the_fields_of_a_pair_are_all_asked() -> None:
+    rng = random.Random(7)
+    pair = next(s for s in iter(lambda: sample_scene(rng), None) if s.kind == "pair")
+    single = next(s for s in iter(lambda: sample_scene(rng), None) if s.kind == "one")
+    assert len(field_targets(pair)) == len(field_targets(single)) == 10
+    assert field_targets(single)[7:] == [11, 6, 3]  # there is no second figure
+    assert field_targets(pair)[7] < 11
+
+
+def test_budgets_scale_together() -> None:
+    short = FULL.within(5)
+    assert short.budget_s == pytest.approx(300)
+    assert short.unet_decay_s / short.unet_budget_s == pytest.approx(
+        FULL.unet_decay_s / FULL.unet_budget_s
+    )
+
+
+def test_the_learning_rate_rises_then_falls() -> None:
+    rates = [cosine_rate(1.0, share / 100) for share in range(101)]
+    assert rates[0] == 0
+    assert rates.index(max(rates)) == 2
+    assert rates[-1] == pytest.approx(0.01)
+
+
+def test_a_budget_counts_what_was_spent_before() -> None:
+    budget = CpuBudget(10.0, spent_before_s=10.0)
+    assert budget.left_s <= 0
+    assert budget.share == 1.0
+
+
+def test_all_stages_make_a_pipeline_and_are_skipped_the_second_time(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    out, work = tmp_path / "model", tmp_path / "work"
+    run = Run(TINY, work, out, Display(Console(file=shown)))
+    run.train()
+    assert "unet: 1 steps" in shown.getvalue()
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        out, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a red circle on white", num_inference_steps=2, output_type="pil").images[0]
+    assert image.size == (64, 64)
+    assert json.loads((out / PRESET_FILE).read_text()) == PRESET
+    for path in out.rglob("*.safetensors"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    asked: list[str] = []
+
+    def judge(picture: Image.Image, caption: str) -> Verdict:
+        asked.append(caption)
+        return check(picture, caption)
+
+    evaluation = run.evaluate(judge)
+    assert asked == [scene.caption for scene in held_out_scenes(2)]
+    assert evaluation.summary().startswith("of 2 held-out captions: background ")
+    assert (work / "held-out.png").exists()
+
+    weights = (out / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    shutil.rmtree(out)
+    run.train()
+    assert shown.getvalue().count("already there") == 5
+    assert (out / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == weights
+
+    shutil.rmtree(work / "denoiser")  # cut off before the stage was complete
+    run.train()
+    assert shown.getvalue().count("unet: 1 steps") == 2  # its budget was spent already
+
+    shutil.rmtree(work / "denoiser")
+    longer = replace(TINY, unet_budget_s=2.0)
+    Run(longer, work, tmp_path / "longer", Display(Console(file=shown))).train()
+    steps = [int(count) for count in re.findall(r"unet: (\d+) steps", shown.getvalue())]
+    assert steps[:2] == [1, 1]
+    assert steps[2] > 1
+
+
+def test_the_built_in_model_carries_the_preset() -> None:
+    assert json.loads((MODEL / PRESET_FILE).read_text()) == PRESET
+
+
+def test_the_built_in_model_draws_what_was_asked() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        MODEL, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    caption = "a red circle on a white background"
+    picture = pipeline(
+        caption,
+        num_inference_steps=PRESET["defaults"]["steps"],
+        guidance_scale=PRESET["defaults"]["guidance"],
+        generator=torch.Generator().manual_seed(0),
+    ).images[0]
+    assert check(picture, caption).all_right
