@@ -1,4 +1,7 @@
-"""The command line: `python -m training --out DIR`, run from services/gpu-worker."""
+"""The command line: `python -m training --out DIR`, run from services/gpu-worker.
+
+`--judge DIR` trains nothing and judges a finished model.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import diffusers.utils.logging
+import torch
 import transformers.utils.logging
 from rich.console import Console
 
+from training.evaluate import evaluate_model
 from training.plan import FULL, QUICK, Plan
 from training.progress import Display
 from training.stages import Run
@@ -26,18 +31,24 @@ _JUDGE = "tests.shapes"
 def main(arguments: list[str]) -> int:
     """Trains what is missing, judges the model, prints the figures; returns the exit status."""
     options = _parse(arguments)
-    out: Path = options.out.resolve()
-    work: Path = (options.work or out.with_name(f"{out.name}.work")).resolve()
     _quiet_libraries()
+    torch.set_num_threads(1)
     display = Display(Console())
-    run = Run(_plan(options), work, out, display)
-    run.train()
-    display.say(f"model: {out}")
+    plan = _plan(options)
+    model: Path = (options.out or options.judge).resolve()
+    sheet = None
+    if options.out:
+        work: Path = (options.work or model.with_name(f"{model.name}.work")).resolve()
+        Run(plan, work, model, display).train()
+        display.say(f"model: {model}")
+        sheet = work / "held-out.png"
     judge = _load_judge()
     if judge is None:
         display.say(f"not judged: {_JUDGE} is not here")
         return 0
-    display.say(run.evaluate(judge).summary())
+    with display.stage("judge") as bar:
+        evaluation = evaluate_model(model, judge, plan.held_out_captions, bar, sheet)
+    display.say(evaluation.summary())
     return 0
 
 
@@ -45,9 +56,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train the built-in model shapes-64 from nothing."
     )
-    parser.add_argument("--out", type=Path, required=True, help="where the model goes")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="DIR", help="train a model into DIR")
+    target.add_argument("--judge", type=Path, metavar="DIR", help="only judge the model in DIR")
     parser.add_argument(
-        "--work", type=Path, help="where unfinished parts are kept (default: OUT.work)"
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="where unfinished parts are kept (default: beside the model, with .work added)",
     )
     parser.add_argument(
         "--budget-minutes", type=float, metavar="N", help="CPU minutes to train in all"

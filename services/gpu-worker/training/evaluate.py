@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from training.export import PRESET
-from training.scenes import SIDE_PX, Scene, sample_scene
+from training.scenes import KINDS, SIDE_PX, Scene, sample_scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +27,7 @@ _SHEET_GREY = (90, 90, 90)
 
 
 class Verdict(Protocol):
-    """What a judge says about a picture and a caption."""
+    """What a judge says about a picture: right, wrong, or None where the caption asks nothing."""
 
     @property
     def background(self) -> bool:
@@ -47,6 +46,18 @@ class Verdict(Protocol):
         """The figures' shapes are the caption's."""
 
     @property
+    def size(self) -> bool | None:
+        """The figures have the sizes that the caption names."""
+
+    @property
+    def position(self) -> bool | None:
+        """The figure is where the caption puts it."""
+
+    @property
+    def relation(self) -> bool | None:
+        """The two figures lie to each other as the caption says."""
+
+    @property
     def all_right(self) -> bool:
         """Everything that the caption says holds."""
 
@@ -54,23 +65,46 @@ class Verdict(Protocol):
 if TYPE_CHECKING:
     Judge = Callable[[Image.Image, str], Verdict]
 
-_QUESTIONS = ("background", "count", "colour", "shape", "all_right")
+_QUESTIONS = (
+    "background",
+    "count",
+    "colour",
+    "shape",
+    "size",
+    "position",
+    "relation",
+    "all_right",
+)
+
+
+@dataclass(slots=True)
+class Score:
+    """How often an answer was right, of how often the question arose."""
+
+    right: int = 0
+    asked: int = 0
+
+    def add(self, answer: bool | None) -> None:  # noqa: FBT001 - the answer is the datum
+        """Counts an answer; None means that the question did not arise."""
+        self.right += answer is True
+        self.asked += answer is not None
+
+    def __str__(self) -> str:
+        return f"{self.right} of {self.asked}"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Counts of right pictures: by question, and all right by kind of scene."""
+    """The scores of a model, by question, and for everything right by kind of scene."""
 
-    captions: int
-    right: dict[str, int]
-    kinds: dict[str, tuple[int, int]]
-    """Kind of scene to (all right, asked)."""
+    questions: dict[str, Score]
+    kinds: dict[str, Score]
 
     def summary(self) -> str:
         """One line for people."""
-        answers = [f"{name.replace('_', ' ')} {count}" for name, count in self.right.items()]
-        kinds = [f"{kind} {right} of {asked}" for kind, (right, asked) in self.kinds.items()]
-        return f"of {self.captions} held-out captions: {', '.join(answers)} ({', '.join(kinds)})"
+        answers = [f"{name.replace('_', ' ')} {score}" for name, score in self.questions.items()]
+        kinds = [f"{kind} {score}" for kind, score in self.kinds.items()]
+        return f"held-out captions: {', '.join(answers)} ({', '.join(kinds)})"
 
 
 def held_out_scenes(count: int) -> list[Scene]:
@@ -80,7 +114,7 @@ def held_out_scenes(count: int) -> list[Scene]:
 
 
 def evaluate_model(
-    directory: Path, judge: Judge, captions: int, sheet: Path, bar: Bar
+    directory: Path, judge: Judge, captions: int, bar: Bar, sheet: Path | None = None
 ) -> Evaluation:
     """Makes one picture for each held-out caption with the preset's defaults and judges it.
 
@@ -88,25 +122,21 @@ def evaluate_model(
         directory: A pipeline directory; computed in float32 on the CPU.
         judge: Decides whether a picture fits a caption.
         captions: How many captions; the seed of a picture is its number.
-        sheet: Where a contact sheet of the pictures goes (PNG).
         bar: Shows how far it is.
+        sheet: Where a contact sheet of the pictures goes, as PNG, if anywhere.
     """
     scenes = held_out_scenes(captions)
     pictures = _generate(directory, [scene.caption for scene in scenes], bar)
-    _contact_sheet(pictures).save(sheet)
-    right: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
+    if sheet:
+        _contact_sheet(pictures).save(sheet)
+    questions = {name: Score() for name in _QUESTIONS}
+    kinds: dict[str, Score] = {kind: Score() for kind in KINDS}
     for scene, picture in zip(scenes, pictures, strict=True):
         verdict = judge(picture, scene.caption)
-        right.update(name for name in _QUESTIONS if getattr(verdict, name))
-        asked[scene.kind] += 1
-        kinds[scene.kind] += verdict.all_right
-    return Evaluation(
-        captions=captions,
-        right={name: right[name] for name in _QUESTIONS},
-        kinds={kind: (kinds[kind], asked[kind]) for kind in asked},
-    )
+        for name, score in questions.items():
+            score.add(getattr(verdict, name))
+        kinds[scene.kind].add(verdict.all_right)
+    return Evaluation(questions, kinds)
 
 
 def _generate(directory: Path, captions: list[str], bar: Bar) -> list[Image.Image]:

@@ -12,7 +12,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.dataset import load_shards, write_shards
-from training.evaluate import Evaluation, evaluate_model
 from training.export import export_model
 from training.text import train_text
 from training.tokenizer import build_tokenizer
@@ -22,7 +21,6 @@ from training.vae import train_vae
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from training.evaluate import Judge
     from training.plan import Plan
     from training.progress import Display
 
@@ -41,8 +39,7 @@ class Run:
         self._display = display
 
     def train(self) -> None:
-        """Runs every missing stage up to the model on disk; one thread, float32 on the CPU."""
-        torch.set_num_threads(1)
+        """Runs every missing stage up to the model on disk; float32 on the CPU."""
         self._work.mkdir(parents=True, exist_ok=True)
         self._build_tokenizer()
         self._train_text()
@@ -50,17 +47,6 @@ class Run:
         self._train_vae()
         self._train_unet()
         self._export()
-
-    def evaluate(self, judge: Judge) -> Evaluation:
-        """Judges the model in `out`; the contact sheet goes to the work directory."""
-        with self._display.stage("judge") as bar:
-            return evaluate_model(
-                self._out,
-                judge,
-                self._plan.held_out_captions,
-                self._work / "held-out.png",
-                bar,
-            )
 
     @property
     def _tokenizer(self) -> CLIPTokenizer:

@@ -18,8 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 from tests.shapes import check
+from training.__main__ import main
 from training.dataset import draw_batch
-from training.evaluate import Verdict, held_out_scenes
+from training.evaluate import evaluate_model
 from training.export import PRESET, PRESET_FILE
 from training.latents import define_latents
 from training.plan import FULL, Plan
@@ -145,17 +146,6 @@ def test_all_stages_make_a_pipeline_and_are_skipped_the_second_time(tmp_path: Pa
     for path in out.rglob("*.safetensors"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
-    asked: list[str] = []
-
-    def judge(picture: Image.Image, caption: str) -> Verdict:
-        asked.append(caption)
-        return check(picture, caption)
-
-    evaluation = run.evaluate(judge)
-    assert asked == [scene.caption for scene in held_out_scenes(2)]
-    assert evaluation.summary().startswith("of 2 held-out captions: background ")
-    assert (work / "held-out.png").exists()
-
     weights = (out / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     shutil.rmtree(out)
     run.train()
@@ -172,6 +162,35 @@ def test_all_stages_make_a_pipeline_and_are_skipped_the_second_time(tmp_path: Pa
     steps = [int(count) for count in re.findall(r"unet: (\d+) steps", shown.getvalue())]
     assert steps[:2] == [1, 1]
     assert steps[2] > 1
+
+
+def test_a_model_is_judged_on_held_out_captions(tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    with Display(Console(file=io.StringIO())).stage("judge") as bar:
+        evaluation = evaluate_model(MODEL, check, 8, bar, sheet)
+    assert evaluation.questions["background"].asked == 8
+    assert evaluation.questions["background"].right == 8
+    assert evaluation.questions["colour"].right >= 7
+    assert sum(score.asked for score in evaluation.kinds.values()) == 8
+    assert evaluation.summary().startswith("held-out captions: background 8 of 8, ")
+    with Image.open(sheet) as opened:
+        assert opened.size == (660, 66)
+
+
+def test_a_judge_that_finds_nothing_right_scores_nothing() -> None:
+    with Display(Console(file=io.StringIO())).stage("judge") as bar:
+        evaluation = evaluate_model(
+            MODEL, lambda picture, _: check(picture, "two gray hearts on black"), 2, bar
+        )
+    assert evaluation.questions["all_right"].right == 0
+    assert evaluation.questions["size"].asked == 0
+
+
+def test_the_command_line_wants_one_target(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--out", "a", "--judge", "b"], ["--out", "a", "--budget-minutes", "0"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+    assert "--budget-minutes must be more than 0" in capsys.readouterr().err
 
 
 def test_the_built_in_model_carries_the_preset() -> None:
