@@ -3,10 +3,12 @@
 A run that asks for none starts none. How they are shared: `easel_local.testing`.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
 import pytest
+import structlog
 
 from easel_local.ports import free_port as choose_free_port
 from easel_local.testing import (
@@ -25,6 +27,15 @@ class _XdistNode(Protocol):
 
     config: pytest.Config
     workerinput: dict[str, object]
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> Iterator[None]:
+    """Undo what a test (or a service started in it) set up for logs: it holds a captured stdout."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
+        logging.getLogger().handlers = []
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy
 from alembic import command, context
 from alembic.config import Config
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateSchema
 
 
 def config(folder: Path, url: str, schema: str) -> Config:
@@ -40,55 +40,25 @@ def downgrade(folder: Path, url: str, schema: str, revision: str = "base") -> No
     command.downgrade(config(folder, url, schema), revision)
 
 
-def _migrate(connection: sqlalchemy.Connection, schema: str) -> None:
-    # one migration at a time per schema, over all processes
-    connection.execute(
-        sqlalchemy.text("SELECT pg_advisory_lock(hashtext('easel.migrate.' || :schema))"),
-        {"schema": schema},
-    )
-    if not connection.execute(
-        sqlalchemy.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema}
-    ).scalar():
-        connection.execute(sqlalchemy.schema.CreateSchema(schema))
-    connection.execute(sqlalchemy.text(f'SET search_path TO "{schema}"'))
-    connection.commit()
-    context.configure(
-        connection=connection, version_table_schema=schema, transaction_per_migration=True
-    )
-    with context.begin_transaction():
-        context.run_migrations()
-
-
-async def _online(url: str, schema: str) -> None:
-    engine = create_async_engine(
-        sqlalchemy.make_url(url).set(drivername="postgresql+asyncpg"),
-        poolclass=sqlalchemy.NullPool,
-    )
-    async with engine.connect() as connection:
-        await connection.run_sync(_migrate, schema)
-        await connection.commit()
-    await engine.dispose()
-
-
 def run() -> None:
-    """The body of a service's `env.py`.
-
-    Alembic calls it without a running loop; where the caller has one, it runs in its own thread.
-    """
-    import asyncio  # noqa: PLC0415 (only the migration command needs it)
-    import threading  # noqa: PLC0415
-
+    """The body of a service's `env.py`: one migration at a time per schema, over all processes."""
     attributes = context.config.attributes
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            asyncio.run(_online(attributes["url"], attributes["schema"]))
-        except BaseException as error:  # noqa: BLE001 (handed to the calling thread)
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name="migrate")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
+    url, schema = sqlalchemy.make_url(attributes["url"]), attributes["schema"]
+    engine = sqlalchemy.create_engine(
+        url.set(drivername="postgresql+psycopg"), poolclass=sqlalchemy.NullPool
+    )
+    with engine.connect() as connection:
+        connection.execute(
+            sqlalchemy.text("SELECT pg_advisory_lock(hashtext('easel.migrate.' || :schema))"),
+            {"schema": schema},
+        )
+        known = sqlalchemy.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
+        if not connection.execute(known, {"schema": schema}).scalar():
+            connection.execute(CreateSchema(schema))
+        connection.execute(sqlalchemy.text(f'SET search_path TO "{schema}"'))
+        connection.commit()
+        context.configure(
+            connection=connection, version_table_schema=schema, transaction_per_migration=True
+        )
+        with context.begin_transaction():
+            context.run_migrations()
