@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import time
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ import asyncpg
 
 from easel_local.ports import free_port
 from easel_local.postgres_install import Installation, find_installation
-from easel_local.process import Child, StartFailed, tail
+from easel_local.process import Child, StartFailed, expect_free, tail
 
 SUPERUSER = "easel_admin"
 _START_DEADLINE_S = 60.0  # a crash recovery may come first
@@ -42,7 +43,6 @@ _SETTINGS = {
 }
 _NOT_DURABLE = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "checkpoint_timeout": "1h",
     "max_wal_size": "2GB",
@@ -81,12 +81,23 @@ class Postgres:
         self._bin_dir = bin_dir
         self._identity = identity
         self._log = log or folder / "postgres.log"
-        self._password = ""
         self._child: Child | None = None
+
+    @cached_property
+    def _password(self) -> str:
+        """Made at first use, kept with the data."""
+        file = self._folder / "postgres.password"
+        if not file.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            fresh = file.with_suffix(".new")
+            fresh.touch(mode=0o600)
+            fresh.write_text(secrets.token_urlsafe(24))
+            fresh.rename(file)
+        return file.read_text().strip()
 
     @property
     def url(self) -> str:
-        """The superuser's address of the database ``postgres``; known once started."""
+        """The superuser's address of the database ``postgres``."""
         return f"postgresql://{SUPERUSER}:{self._password}@127.0.0.1:{self._port}/postgres"
 
     @property
@@ -114,10 +125,10 @@ class Postgres:
         install = await asyncio.to_thread(
             find_installation, self._folder, bin_dir=self._bin_dir, identity=self._identity
         )
-        self._password = _read_or_make_secret(self._folder / "postgres.password")
         if not (install.data / "PG_VERSION").exists():
             await self._create_cluster(install)
         await _retire_predecessor(install.data)
+        await expect_free(self._port)
         argv = [str(install.binary("postgres")), "-D", str(install.data), f"--port={self._port}"]
         argv += [f"--{name}={value}" for name, value in self._settings.items()]
         self._child = Child(
@@ -192,15 +203,6 @@ async def postgres_answers(url: str) -> bool:
         return False
     await connection.close(timeout=2)
     return True
-
-
-def _read_or_make_secret(file: Path) -> str:
-    if not file.exists():
-        fresh = file.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.write_text(secrets.token_urlsafe(24))
-        fresh.rename(file)
-    return file.read_text().strip()
 
 
 async def _retire_predecessor(data: Path) -> None:

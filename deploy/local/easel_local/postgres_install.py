@@ -41,7 +41,7 @@ class Installation:
         """
         home = self.data.parent
         home.mkdir(parents=True, exist_ok=True)
-        fresh, password_file = home / "postgres.fresh", home / "postgres.initial"
+        fresh, password_file = home / "data.new", home / "initial-password"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         password_file.unlink(missing_ok=True)
@@ -71,13 +71,13 @@ def find_installation(
     if not (programs / "postgres").exists():
         raise StartFailed(f"no postgres in {programs}")
     identity = identity or _choose_identity(programs)
-    data = folder.resolve() / "postgres"
+    data = folder.resolve() / "data"
     if ":" not in identity:
         return Installation(programs, data, identity)
     if not _may_enter(programs):
         programs = _reachable_copy(programs)
     if not _may_enter(folder.resolve()):
-        data = shared_home(folder) / "postgres"
+        data = shared_home(folder) / "data"
         data.parent.mkdir(parents=True, exist_ok=True)
         data.parent.chmod(0o711)
         _SHARED_HOME.chmod(0o711)

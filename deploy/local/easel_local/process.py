@@ -5,17 +5,22 @@ What runs in them and when is the business of others.
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from easel_kit.errors import DependencyDown
+from easel_local.ports import is_free
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
+_PORT_DEADLINE_S, _POLL_S = 2.0, 0.02
+_GUARD = Path(__file__).with_name("guard.py")
 
 
 class StartFailed(DependencyDown):
@@ -36,11 +41,54 @@ def launcher(
     return [*prefix, str(os.getpid()), str(int(death_signal)), identity, *argv]
 
 
+class Guard:
+    """A process that ends our children when we die; a pipe tells it that we did."""
+
+    def __init__(self) -> None:
+        """Start it."""
+        self._popen = subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, "-I", "-S", str(_GUARD)],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    def watch(self, pid: int, number: int) -> None:
+        """Send that process a signal when we die."""
+        self._tell(f"watch {pid} {int(number)}")
+
+    def forget(self, pid: int) -> None:
+        """That process has ended; its number may soon be another's."""
+        self._tell(f"forget {pid}")
+
+    def close(self) -> None:
+        """End what is still watched and the guard itself."""
+        assert self._popen.stdin is not None  # noqa: S101 - we asked for a pipe
+        self._popen.stdin.close()
+        self._popen.wait()
+
+    def _tell(self, line: str) -> None:
+        assert self._popen.stdin is not None  # noqa: S101 - we asked for a pipe
+        with contextlib.suppress(BrokenPipeError):
+            print(line, file=self._popen.stdin, flush=True)
+
+
+@functools.cache
+def _guard() -> Guard | None:
+    return None if sys.platform == "linux" else Guard()
+
+
 class Child:
     """A running program in its own session, so that a terminal's Ctrl-C reaches only its parent.
 
     On Linux the kernel signals the program when the thread that constructed it ends, however it
-    ends; construct children in a thread that lives as long as they shall.
+    ends; construct children in a thread that lives as long as they shall. Elsewhere a guard
+    process does it when this process ends, unless the guard was killed first.
     """
 
     def __init__(
@@ -64,6 +112,8 @@ class Child:
                 env=env,
                 start_new_session=True,
             )
+        if (guard := _guard()) is not None:
+            guard.watch(self._popen.pid, death_signal)
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[int]]] = []
         self._lock = threading.Lock()
         self._waiter: threading.Thread | None = None
@@ -103,18 +153,22 @@ class Child:
         return await ended
 
     async def stop(self, number: int = signal.SIGTERM, *, grace_s: float) -> int:
-        """Ask the program to end, kill it after grace_s seconds, return the exit status."""
+        """Ask the program to end, kill it after grace_s seconds, return the exit status.
+
+        Whatever else it left in its session is killed with it.
+        """
         if (status := self.returncode) is not None:
-            return status
+            return status  # long ago perhaps: its number may be another's by now
         self.send(number)
-        try:
-            return await asyncio.wait_for(self.wait(), grace_s)
-        except TimeoutError:
-            self.kill_group()
-            return await self.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.wait(), grace_s)
+        self.kill_group()
+        return await self.wait()
 
     def _reap(self) -> None:
         status = self._popen.wait()
+        if (guard := _guard()) is not None:
+            guard.forget(self._popen.pid)
         with self._lock:
             waiting, self._waiting = self._waiting, []
             self._waiter = None
@@ -126,6 +180,19 @@ class Child:
 def _resolve(ended: asyncio.Future[int], status: int) -> None:
     if not ended.done():
         ended.set_result(status)
+
+
+async def expect_free(port: int) -> None:
+    """Wait until nothing listens on the port; a predecessor may take a moment to vanish.
+
+    Raises:
+        StartFailed: something still does after two seconds.
+    """
+    deadline = time.monotonic() + _PORT_DEADLINE_S
+    while not is_free(port):
+        if time.monotonic() > deadline:
+            raise StartFailed(f"port {port} is taken")
+        await asyncio.sleep(_POLL_S)
 
 
 def tail(log: Path | None, lines: int = 8) -> str:

@@ -19,7 +19,7 @@ from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
 from easel_local.ports import free_port
-from easel_local.process import Child, StartFailed, tail
+from easel_local.process import Child, StartFailed, expect_free, tail
 
 # Packages that bring a server binary, in the order we like them; pyproject.toml says where each
 # is installed.
@@ -90,6 +90,7 @@ class Redis:
             StartFailed: it ended, or did not answer within 20 seconds.
         """
         binary = find_redis_server()
+        await expect_free(self._port)
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "redis.conf"
         config.touch(mode=0o600)

@@ -1,0 +1,185 @@
+"""The table of Easel's services: how each is started, where it is, what it needs.
+
+This is the one place that knows the services' settings by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from easel_local.runner.database import service_url
+from easel_local.runner.health import Health
+from easel_local.runner.part import Service
+from easel_local.runner.settings import LocalSettings
+from easel_local.runner.state import State
+
+AUDIENCE = "easel"
+WITH_DATABASE = ("billing", "scheduler", "gateway")
+_ISSUER_STAGE, _CORE_STAGE, _WORKER_STAGE, _DOOR_STAGE = 1, 2, 3, 4
+_GRACE_S = 8.0  # of the services; a little more before they are killed
+_KILL_AFTER_S = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where everything is."""
+
+    ports: Mapping[str, int]
+    admin_url: str
+    redis_url: str
+
+    def address(self, name: str) -> str:
+        """host:port of one thing that listens."""
+        return f"127.0.0.1:{self.ports[name]}"
+
+
+def worker_names(count: int) -> list[str]:
+    """The names of that many workers."""
+    return [f"worker-{number}" for number in range(1, count + 1)]
+
+
+def port_names(settings: LocalSettings) -> list[str]:
+    """What needs a port, besides the gateway and the stores."""
+    listening = ["billing", "scheduler", *worker_names(settings.worker_count)]
+    return ["issuer", *listening, *(f"{name}-metrics" for name in listening)]
+
+
+def build_table(settings: LocalSettings, state: State, places: Places) -> list[Service]:
+    """All services of a stack."""
+    with_database = [
+        _scheduler(settings, state, places),
+        _billing(settings, state, places),
+        _gateway(settings, state, places),
+    ]
+    workers = worker_names(settings.worker_count)
+    return [
+        _issuer(state, places),
+        *(_migration(service) for service in with_database),
+        *with_database,
+        *(_worker(name, settings, state, places) for name in workers),
+    ]
+
+
+def role_passwords(state: State) -> dict[str, str]:
+    """The database password of each service."""
+    return {name: state.secret(f"database.{name}") for name in WITH_DATABASE}
+
+
+def _common(prefix: str, name: str, settings: LocalSettings, places: Places) -> dict[str, str]:
+    env = {
+        f"{prefix}_LISTEN": places.address(name),
+        f"{prefix}_LOG_LEVEL": settings.log_level,
+        f"{prefix}_OTLP_ENDPOINT": settings.otlp_endpoint,
+        f"{prefix}_GRACE_S": str(_GRACE_S),
+    }
+    if f"{name}-metrics" in places.ports:
+        env[f"{prefix}_METRICS_LISTEN"] = places.address(f"{name}-metrics")
+    return env
+
+
+def _database(name: str, state: State, places: Places) -> dict[str, str]:
+    url = service_url(places.admin_url, name, role_passwords(state)[name])
+    return {f"{name.upper()}_DATABASE_URL": url}
+
+
+def _issuer(state: State, places: Places) -> Service:
+    return Service(
+        name="issuer",
+        argv=("python", "-m", "easel_local.issuer"),
+        env={
+            "ISSUER_LISTEN": places.address("issuer"),
+            "ISSUER_KEY_FILE": str(state.issuer_key),
+            "ISSUER_AUDIENCE": AUDIENCE,
+            "ISSUER_GRACE_S": "2",
+        },
+        health=Health("http", f"http://{places.address('issuer')}/healthz"),
+        stage=_ISSUER_STAGE,
+        address=places.address("issuer"),
+    )
+
+
+def _migration(service: Service) -> Service:
+    """The command that brings a service's schema up to date."""
+    return Service(
+        name=f"migrate-{service.name}",
+        argv=(*service.argv, "migrate"),
+        env=service.env,
+        needs=("database",),
+    )
+
+
+def _scheduler(settings: LocalSettings, state: State, places: Places) -> Service:
+    return Service(
+        name="scheduler",
+        argv=("python", "-m", "scheduler"),
+        env=_common("SCHEDULER", "scheduler", settings, places)
+        | _database("scheduler", state, places)
+        | {"SCHEDULER_REDIS_URL": places.redis_url},
+        health=Health("grpc", places.address("scheduler")),
+        needs=("migrate-scheduler", "redis"),
+        stage=_CORE_STAGE,
+        grace_s=_KILL_AFTER_S,
+        address=places.address("scheduler"),
+    )
+
+
+def _billing(settings: LocalSettings, state: State, places: Places) -> Service:
+    return Service(
+        name="billing",
+        argv=("python", "-m", "billing"),
+        env=_common("BILLING", "billing", settings, places)
+        | _database("billing", state, places)
+        | {"BILLING_SCHEDULER_ADDRESS": places.address("scheduler")},
+        health=Health("grpc", places.address("billing")),
+        needs=("migrate-billing",),
+        stage=_CORE_STAGE,
+        grace_s=_KILL_AFTER_S,
+        address=places.address("billing"),
+    )
+
+
+def _worker(name: str, settings: LocalSettings, state: State, places: Places) -> Service:
+    return Service(
+        name=name,
+        argv=("python", "-m", "gpu_worker"),
+        env=_common("WORKER", name, settings, places)
+        | {
+            "WORKER_ID": name,
+            "WORKER_SCHEDULER_ADDRESS": places.address("scheduler"),
+            "WORKER_OBJECTS__URL": state.objects.as_uri(),
+        },
+        health=Health("grpc", places.address(name)),
+        stage=_WORKER_STAGE,  # no needs: it loads torch while the others come up, then dials
+        grace_s=_KILL_AFTER_S,
+        address=places.address(name),
+    )
+
+
+def _gateway_wiring(state: State, places: Places) -> dict[str, str]:
+    return {
+        "GATEWAY_REDIS_URL": places.redis_url,
+        "GATEWAY_BILLING_ADDRESS": places.address("billing"),
+        "GATEWAY_SCHEDULER_ADDRESS": places.address("scheduler"),
+        "GATEWAY_JWT__ISSUER": f"http://{places.address('issuer')}",
+        "GATEWAY_JWT__AUDIENCE": AUDIENCE,
+        "GATEWAY_TRUST_PLAN_CLAIM": "true",
+        "GATEWAY_OBJECTS__URL": state.objects.as_uri(),
+        "GATEWAY_OBJECTS__SIGNING_KEY_FILE": str(state.ensure_signing_key()),
+        "GATEWAY_PUBLIC_URL": f"http://{places.address('gateway')}",
+    }
+
+
+def _gateway(settings: LocalSettings, state: State, places: Places) -> Service:
+    return Service(
+        name="gateway",
+        argv=("python", "-m", "gateway"),
+        env=_common("GATEWAY", "gateway", settings, places)
+        | _database("gateway", state, places)
+        | _gateway_wiring(state, places),
+        health=Health("http", f"http://{places.address('gateway')}/readyz"),
+        needs=("migrate-gateway",),
+        stage=_DOOR_STAGE,
+        grace_s=_KILL_AFTER_S,
+        address=places.address("gateway"),
+    )
