@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -89,14 +90,13 @@ class Easel:
         seen = ""
         deadline = time.monotonic() + _JOB_DEADLINE_S
         while time.monotonic() < deadline:
-            try:
+            with contextlib.suppress(httpx.TransportError, SSEError):
                 async for event in self._stream(job_id, seen):
                     seen = event.id or seen
                     yield event.event, event.json()
                     if event.event in LAST_EVENTS:
                         return
-            except (httpx.TransportError, SSEError):
-                await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(_RETRY_S)
         raise DependencyDown("the picture took too long")
 
     async def _stream(self, job_id: str, seen: str) -> AsyncIterator[ServerSentEvent]:
