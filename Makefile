@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 
 PY := .venv/bin/python
 BIN := .venv/bin
-CODE := services deploy/local tests bench protos/generate.py
+CODE := services deploy tests bench protos/generate.py
 TYPED := services/kit services/gateway services/billing services/scheduler services/gpu-worker/gpu_worker services/gpu-worker/training deploy/local tests bench
 WORKERS ?= 2
 
@@ -112,10 +112,10 @@ e2e: setup ## whole stacks of real processes, killed at will
 	@$(BIN)/pytest -q tests/e2e
 
 .PHONY: check
-check: proto-check lint types imports unit ## the inner loop, under two minutes
+check: proto-check lint types imports migrations unit ## the inner loop, under two minutes
 
 .PHONY: test
-test: proto-check lint types imports ## everything
+test: proto-check lint types imports migrations ## everything
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup tests
 
 .PHONY: train-shapes

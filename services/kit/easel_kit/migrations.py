@@ -56,6 +56,7 @@ def run() -> None:
         if not connection.execute(known, {"schema": schema}).scalar():
             connection.execute(CreateSchema(schema))
         connection.execute(sqlalchemy.text(f'SET search_path TO "{schema}"'))
+        connection.execute(sqlalchemy.text("SET lock_timeout = '5s'"))  # never queue up traffic
         connection.commit()
         context.configure(
             connection=connection, version_table_schema=schema, transaction_per_migration=True
