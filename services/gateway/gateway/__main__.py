@@ -1,0 +1,10 @@
+"""`python -m gateway [serve|migrate] [--config FILE] [--check-config]`."""
+
+import sys
+
+from easel_kit.lifecycle import entry
+from gateway.main import migrate, run
+from gateway.settings import Settings
+
+if __name__ == "__main__":
+    sys.exit(entry("gateway", Settings, run, {"migrate": migrate}))

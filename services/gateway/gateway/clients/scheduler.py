@@ -1,0 +1,248 @@
+"""The scheduler over gRPC: the ports `Jobs`, `Models` and `JobFeed`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from easel.common.v1 import generation_pb2, model_pb2
+from easel.scheduler.v1 import events_pb2, jobs_pb2
+from easel.scheduler.v1.events_pb2_grpc import EventServiceStub
+from easel.scheduler.v1.jobs_pb2_grpc import JobServiceStub
+from easel_kit.errors import InvalidInput
+from easel_kit.ids import ImageId, JobId, ModelKey, UserId
+from gateway.domain.account import Entitlements
+from gateway.domain.catalogue import Model, ModelDefaults, Size
+from gateway.domain.job import (
+    Generation,
+    Image,
+    Job,
+    JobFailure,
+    JobPage,
+    JobState,
+    JobUpdate,
+    Progress,
+    Timeline,
+    cost_ms,
+)
+from gateway.domain.library import Cursor, JobEvent
+
+_STATES = {
+    jobs_pb2.JOB_STATE_QUEUED: JobState.QUEUED,
+    jobs_pb2.JOB_STATE_RUNNING: JobState.RUNNING,
+    jobs_pb2.JOB_STATE_SUCCEEDED: JobState.SUCCEEDED,
+    jobs_pb2.JOB_STATE_FAILED: JobState.FAILED,
+    jobs_pb2.JOB_STATE_CANCELLED: JobState.CANCELLED,
+}
+_WIRE_STATES = {state: wire for wire, state in _STATES.items()}
+_EVENT_STATES = {
+    events_pb2.EVENT_TYPE_QUEUED: JobState.QUEUED,
+    events_pb2.EVENT_TYPE_SUCCEEDED: JobState.SUCCEEDED,
+    events_pb2.EVENT_TYPE_FAILED: JobState.FAILED,
+    events_pb2.EVENT_TYPE_CANCELLED: JobState.CANCELLED,
+}
+
+
+class SchedulerClient:
+    """Calls the scheduler on a channel of `easel_kit.rpc.channel` (deadlines, retries, errors)."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """The channel stays its opener's."""
+        self._jobs = JobServiceStub(channel)
+        self._events = EventServiceStub(channel)
+
+    async def submit(
+        self, user_id: UserId, job_id: JobId, generation: Generation, entitlements: Entitlements
+    ) -> Job:
+        """See `gateway.ports.Jobs`."""
+        plan = entitlements.plan
+        request = jobs_pb2.SubmitJobsRequest(
+            user_id=user_id,
+            entitlements=jobs_pb2.Entitlements(
+                version=entitlements.version,
+                priority=plan.priority,
+                weight=plan.weight,
+                max_running=plan.max_running,
+                max_waiting=plan.max_waiting,
+                queue_time_s=plan.queue_time_s,
+            ),
+            jobs=[
+                jobs_pb2.JobSubmission(
+                    job_id=job_id,
+                    generation=_wire_generation(generation),
+                    cost_ms=cost_ms(generation),
+                )
+            ],
+        )
+        answer = await self._jobs.SubmitJobs(request)
+        return _job(answer.jobs[0])
+
+    async def get(self, user_id: UserId, job_id: JobId) -> Job:
+        """See `gateway.ports.Jobs`."""
+        request = jobs_pb2.GetJobRequest(user_id=user_id, job_id=job_id)
+        return _job((await self._jobs.GetJob(request)).job)
+
+    async def list(
+        self, user_id: UserId, *, states: Sequence[JobState], page_size: int, page_token: str
+    ) -> JobPage:
+        """See `gateway.ports.Jobs`."""
+        request = jobs_pb2.ListJobsRequest(
+            user_id=user_id,
+            states=[_WIRE_STATES[state] for state in states],
+            page_size=page_size,
+            page_token=page_token,
+        )
+        try:
+            answer = await self._jobs.ListJobs(request)
+        except InvalidInput as error:
+            if error.field == "page_token":
+                raise InvalidInput("cursor", error.reason) from error
+            raise
+        return JobPage(tuple(_job(job) for job in answer.jobs), answer.next_page_token)
+
+    async def cancel(self, user_id: UserId, job_id: JobId) -> Job:
+        """See `gateway.ports.Jobs`."""
+        request = jobs_pb2.CancelJobRequest(user_id=user_id, job_id=job_id)
+        return _job((await self._jobs.CancelJob(request)).job)
+
+    async def watch(self, user_id: UserId, job_id: JobId) -> AsyncGenerator[JobUpdate, None]:
+        """See `gateway.ports.Jobs`."""
+        call = self._jobs.WatchJob(jobs_pb2.WatchJobRequest(user_id=user_id, job_id=job_id))
+        try:
+            async for answer in call:
+                yield JobUpdate(_job(answer.job), answer.preview, answer.preview_media_type)
+        finally:
+            call.cancel()
+
+    async def list_models(self) -> tuple[Model, ...]:
+        """See `gateway.ports.Models`."""
+        answer = await self._jobs.ListModels(jobs_pb2.ListModelsRequest())
+        return tuple(_model(model) for model in answer.models)
+
+    async def subscribe(self, after: Cursor) -> AsyncGenerator[tuple[JobEvent, ...], None]:
+        """See `gateway.ports.JobFeed`."""
+        cursor = events_pb2.Cursor(
+            generation=after.generation,
+            transaction_id=after.transaction_id,
+            sequence=after.sequence,
+        )
+        call = self._events.Subscribe(events_pb2.SubscribeRequest(after=cursor))
+        try:
+            async for answer in call:
+                yield tuple(_event(event) for event in answer.events)
+        finally:
+            call.cancel()
+
+
+def _wire_generation(generation: Generation) -> generation_pb2.Generation:
+    return generation_pb2.Generation(
+        model_key=generation.model_key,
+        prompt=generation.prompt,
+        negative_prompt=generation.negative_prompt,
+        width_px=generation.width_px,
+        height_px=generation.height_px,
+        steps=generation.steps,
+        guidance=generation.guidance,
+        seed=generation.seed,
+        sampler=generation.sampler,
+        image_count=generation.image_count,
+    )
+
+
+def _generation(generation: generation_pb2.Generation) -> Generation:
+    return Generation(
+        model_key=ModelKey(generation.model_key),
+        prompt=generation.prompt,
+        negative_prompt=generation.negative_prompt,
+        width_px=generation.width_px,
+        height_px=generation.height_px,
+        steps=generation.steps,
+        guidance=generation.guidance,
+        seed=generation.seed,
+        sampler=generation.sampler,
+        image_count=generation.image_count,
+    )
+
+
+def _job(job: jobs_pb2.Job) -> Job:
+    return Job(
+        id=JobId(job.id),
+        user_id=UserId(job.user_id),
+        state=_STATES[job.state],
+        generation=_generation(job.generation),
+        position=job.position,
+        eta_seconds=job.eta_seconds if job.HasField("eta_seconds") else None,
+        progress=Progress(job.progress.step, job.progress.steps),
+        timeline=_timeline(job.timeline),
+        images=tuple(_image(image) for image in job.images),
+        error=JobFailure(job.error.code, job.error.message) if job.HasField("error") else None,
+        attempts=job.attempts,
+        cancel_requested=job.cancel_requested,
+        warnings=tuple(job.warnings),
+    )
+
+
+def _timeline(timeline: jobs_pb2.Timeline) -> Timeline:
+    def at(name: str) -> datetime | None:
+        stamp: Timestamp = getattr(timeline, name)
+        return stamp.ToDatetime(tzinfo=UTC) if timeline.HasField(name) else None  # type: ignore[arg-type]
+
+    return Timeline(
+        queued_at=at("queued_at"),
+        claimed_at=at("claimed_at"),
+        first_step_at=at("first_step_at"),
+        finished_at=at("finished_at"),
+    )
+
+
+def _image(image: generation_pb2.Image) -> Image:
+    return Image(
+        id=ImageId(image.id),
+        object_key=image.object_key,
+        width_px=image.width_px,
+        height_px=image.height_px,
+        media_type=image.media_type,
+        size_bytes=image.size_bytes,
+        sha256=image.sha256,
+        seed=image.seed,
+    )
+
+
+def _model(model: model_pb2.Model) -> Model:
+    defaults = model.defaults
+    return Model(
+        key=ModelKey(model.key),
+        name=model.name,
+        base=model.base,
+        type=model.type,
+        description=model.description,
+        licence=model.licence,
+        defaults=ModelDefaults(
+            steps=defaults.steps,
+            guidance=defaults.guidance,
+            size=Size(defaults.width_px, defaults.height_px),
+            sampler=defaults.sampler,
+        ),
+        sizes=tuple(Size(size.width_px, size.height_px) for size in model.sizes),
+        max_steps=model.max_steps,
+        max_prompt_tokens=model.max_prompt_tokens,
+        samplers=tuple(model.samplers),
+        loaded=model.loaded,
+        unavailable_reason=model.unavailable_reason,
+    )
+
+
+def _event(event: events_pb2.Event) -> JobEvent:
+    cursor = event.cursor
+    return JobEvent(
+        cursor=Cursor(cursor.generation, cursor.transaction_id, cursor.sequence),
+        state=_EVENT_STATES[event.type],
+        job_id=JobId(event.job_id),
+        user_id=UserId(event.user_id),
+        occurred_at=event.occurred_at.ToDatetime(tzinfo=UTC),
+        images=tuple(_image(image) for image in event.images),
+        traceparent=event.traceparent,
+    )

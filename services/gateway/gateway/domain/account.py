@@ -1,0 +1,111 @@
+"""Accounts as billing tells them: plans, balances, holds, ledger lines. Credits in millicredits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from easel_kit.ids import JobId, ModelKey, UserId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a plan costs and allows."""
+
+    key: str
+    version: int
+    name: str
+    price_cents: int
+    currency: str
+    monthly_millicredits: int
+    priority: int
+    weight: int
+    max_running: int
+    max_waiting: int
+    queue_time_s: int
+    max_pixels: int
+    max_images: int
+    requests_per_minute: int
+    model_keys: tuple[ModelKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlements:
+    """A plan as it holds for one user; the version grows with each change of it."""
+
+    version: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What can be spent, and what open holds have set aside."""
+
+    available_millicredits: int
+    held_millicredits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user's account."""
+
+    user_id: UserId
+    entitlements: Entitlements
+    balance: Balance
+    opened_at: datetime | None
+    renews_at: datetime | None
+
+
+class HoldState(StrEnum):
+    """Captured and released are ends."""
+
+    OPEN = "open"
+    CAPTURED = "captured"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """The price of a job, set aside."""
+
+    job_id: JobId
+    state: HoldState
+    amount_millicredits: int
+    captured_millicredits: int
+
+    @property
+    def charged_millicredits(self) -> int | None:
+        """What the job has cost in the end; None until that is settled."""
+        if self.state is HoldState.OPEN:
+            return None
+        return self.captured_millicredits if self.state is HoldState.CAPTURED else 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedHold:
+    """The answer to a hold: the hold, and what the user's plan allows."""
+
+    hold: Hold
+    entitlements: Entitlements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLine:
+    """One change of the available balance."""
+
+    id: str
+    booked_at: datetime
+    kind: str
+    reference: str
+    millicredits: int
+    available_after_millicredits: int
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPage:
+    """Ledger lines, newest first; an empty token says that this is the last page."""
+
+    lines: tuple[LedgerLine, ...]
+    next_page_token: str

@@ -1,0 +1,133 @@
+"""Jobs as the gateway shows them: what was asked for, how far it is, what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from easel_kit.ids import ImageId, JobId, ModelKey, UserId
+
+# Milliseconds that one step at one megapixel takes on the reference GPU, guidance off. Only the
+# ratios between jobs matter; the scheduler corrects the figure by what a job really took.
+_REFERENCE_STEP_MS = 100
+
+
+class JobState(StrEnum):
+    """Where a job stands; the last three are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def has_ended(self) -> bool:
+        """True for the states that nothing follows."""
+        return self not in {JobState.QUEUED, JobState.RUNNING}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A complete order: `image_count` pictures of one prompt. Sizes in pixels."""
+
+    model_key: ModelKey
+    prompt: str = field(repr=False)
+    negative_prompt: str = field(repr=False)
+    width_px: int
+    height_px: int
+    steps: int
+    guidance: float
+    seed: int
+    sampler: str
+    image_count: int
+
+
+def cost_ms(generation: Generation) -> int:
+    """Estimated work in reference GPU-milliseconds, at least 1."""
+    megapixels = generation.width_px * generation.height_px / 1_000_000
+    passes = 2 if generation.guidance > 1 else 1
+    steps = generation.steps * generation.image_count
+    return max(1, round(steps * megapixels * passes * _REFERENCE_STEP_MS))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Denoising steps done and to do, over all pictures of a job."""
+
+    step: int
+    steps: int
+
+    @property
+    def percent(self) -> int:
+        """0 to 100, rounded down."""
+        return min(100, self.step * 100 // self.steps) if self.steps > 0 else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """When a job reached each point; None where it has not."""
+
+    queued_at: datetime | None = None
+    claimed_at: datetime | None = None
+    first_step_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One finished picture in the object store."""
+
+    id: ImageId
+    object_key: str
+    width_px: int
+    height_px: int
+    media_type: str
+    size_bytes: int
+    sha256: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """Why a job failed: a stable code and a sentence for the user."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as the scheduler tells it."""
+
+    id: JobId
+    user_id: UserId
+    state: JobState
+    generation: Generation
+    position: int = 0
+    eta_seconds: float | None = None
+    progress: Progress = Progress(0, 0)
+    timeline: Timeline = Timeline()
+    images: tuple[Image, ...] = ()
+    error: JobFailure | None = None
+    attempts: int = 0
+    cancel_requested: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """A job at one moment of being watched, with a small preview where there is one."""
+
+    job: Job
+    preview: bytes = field(default=b"", repr=False)
+    preview_media_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs, newest first; an empty token says that this is the last page."""
+
+    jobs: tuple[Job, ...]
+    next_page_token: str

@@ -1,0 +1,187 @@
+"""The composition root: settings in, the gateway out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from easel_kit import migrations
+from easel_kit.clock import SystemClock
+from easel_kit.db import open_pool
+from easel_kit.lifecycle import Supervisor
+from easel_kit.log import get_logger
+from easel_kit.objects import FolderStore, open_object_store
+from easel_kit.rpc.channel import open_channel
+from easel_kit.telemetry import serve_metrics
+from gateway.app import build_app
+from gateway.auth import JwtVerifier
+from gateway.clients.billing import BillingClient
+from gateway.clients.scheduler import SchedulerClient
+from gateway.jwks import JwksCache
+from gateway.loop import follow_feed
+from gateway.ratelimit import open_rate_limiter
+from gateway.service.accounts import Accounts
+from gateway.service.catalogue import Catalogue
+from gateway.service.generations import Generations
+from gateway.service.pictures import Pictures
+from gateway.settings import JwtSettings, Settings
+from gateway.storage.library import PostgresLibrary
+from gateway.web.context import Services
+
+SCHEMA = "gateway"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_JWKS_TIMEOUT_S = 3.0
+
+_log = get_logger(__name__)
+
+
+def migrate(settings: Settings) -> None:
+    """Brings the schema `gateway` up to date. Blocks."""
+    migrations.upgrade(_MIGRATIONS, settings.database_url.get_secret_value(), SCHEMA)
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set, then drains for at most the grace."""
+    async with serving(settings, stop):
+        await stop.wait()
+
+
+@asynccontextmanager
+async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]:
+    """Serves inside the block; gives the port. `stop` must be set before it is left.
+
+    Raises:
+        DependencyDown: the database does not answer.
+        OSError: the address is taken.
+    """
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        stack.callback(serve_metrics(settings.metrics_listen))
+        database_url = settings.database_url.get_secret_value()
+        pool = await stack.enter_async_context(
+            open_pool(database_url, schema=SCHEMA, name="gateway")
+        )
+        scheduler = SchedulerClient(
+            await stack.enter_async_context(open_channel(settings.scheduler_address))
+        )
+        billing = BillingClient(
+            await stack.enter_async_context(open_channel(settings.billing_address))
+        )
+        objects = settings.objects
+        if not objects.public_url:
+            objects = objects.model_copy(update={"public_url": settings.public_url})
+        store = await stack.enter_async_context(open_object_store(objects, clock))
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=_JWKS_TIMEOUT_S))
+        redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
+        limiter = await stack.enter_async_context(open_rate_limiter(redis_url, clock))
+
+        keys = _keys(settings.jwt, http, clock)
+        library = PostgresLibrary(pool)
+        catalogue = Catalogue(scheduler, clock)
+        generations = Generations(scheduler, billing, library, catalogue, stop)
+        services = Services(
+            generations=generations,
+            catalogue=catalogue,
+            accounts=Accounts(
+                billing,
+                clock,
+                trust_plan_claim=settings.trust_plan_claim,
+                default_requests_per_minute=settings.default_requests_per_minute,
+            ),
+            pictures=Pictures(library, store),
+            verifier=_verifier(settings.jwt, keys),
+            limiter=limiter,
+            local_objects=store if isinstance(store, FolderStore) else None,
+            stop=stop,
+            address_requests_per_minute=settings.address_requests_per_minute,
+        )
+        app = build_app(
+            services,
+            version=version("easel-gateway"),
+            public_url=settings.public_url,
+            cors_origins=settings.cors_origins,
+            expose_metrics=settings.expose_metrics,
+            max_requests=settings.max_requests,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        tasks = await stack.enter_async_context(Supervisor(stop))
+        stack.push_async_callback(generations.drain)
+        tasks.start("keys", keys.keep_fresh())
+        tasks.start("feed", follow_feed(scheduler, library))
+        port = await stack.enter_async_context(_http(settings, app, tasks, stop))
+        _log.info("service.ready", port=port)
+        yield port
+
+
+def _keys(settings: JwtSettings, client: httpx.AsyncClient, clock: SystemClock) -> JwksCache:
+    return JwksCache(
+        client,
+        clock,
+        issuer=settings.issuer,
+        jwks_url=settings.jwks_url,
+        algorithms=settings.algorithms,
+        refresh_s=settings.refresh_s,
+        min_refresh_s=settings.min_refresh_s,
+    )
+
+
+def _verifier(settings: JwtSettings, keys: JwksCache) -> JwtVerifier:
+    return JwtVerifier(
+        keys,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        client_id=settings.client_id,
+        algorithms=settings.algorithms,
+        leeway_s=settings.leeway_s,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, with signals left to `easel_kit.lifecycle`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+@asynccontextmanager
+async def _http(
+    settings: Settings, app: FastAPI, tasks: Supervisor, stop: asyncio.Event
+) -> AsyncIterator[int]:
+    """Answers on the listen address; on leaving, finishes what runs within the grace."""
+    host, _, port = settings.listen.rpartition(":")
+    listener = socket.create_server(
+        (host.strip("[]"), int(port)),
+        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+        backlog=2048,
+    )
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies or None,
+            timeout_graceful_shutdown=max(1, int(settings.grace_s)),
+        )
+    )
+    serving = tasks.start("http", server.serve(sockets=[listener]))
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        stop.set()
+        server.should_exit = True
+        await asyncio.wait([serving])

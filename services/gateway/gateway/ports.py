@@ -1,0 +1,223 @@
+"""What the gateway needs from outside, each consumer's part by itself, in domain types.
+
+Every method may raise `DependencyDown`, `DeadlineExceeded`, `Overloaded` or `Internal` when the
+other side cannot answer; only what it raises besides is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from easel_kit.ids import ImageId, JobId, UserId
+from gateway.domain.account import Account, Entitlements, Hold, LedgerPage, PlacedHold, Plan
+from gateway.domain.catalogue import Model
+from gateway.domain.identity import Identity
+from gateway.domain.job import Generation, Job, JobPage, JobState, JobUpdate
+from gateway.domain.library import Cursor, JobEvent, Picture
+
+
+class Jobs(Protocol):
+    """The scheduler, for a user's jobs; someone else's job is `NotFound`."""
+
+    async def submit(
+        self, user_id: UserId, job_id: JobId, generation: Generation, entitlements: Entitlements
+    ) -> Job:
+        """Queues a job. Idempotent by job id.
+
+        Raises:
+            RateLimited: too many of the user's jobs run and wait.
+            InvalidState: this id can no longer be submitted.
+        """
+        ...
+
+    async def get(self, user_id: UserId, job_id: JobId) -> Job:
+        """One job."""
+        ...
+
+    async def list(
+        self, user_id: UserId, *, states: Sequence[JobState], page_size: int, page_token: str
+    ) -> JobPage:
+        """The user's jobs in these states (none: all), newest first."""
+        ...
+
+    async def cancel(self, user_id: UserId, job_id: JobId) -> Job:
+        """Asks a job to stop; one that has ended is answered as it is."""
+        ...
+
+    def watch(self, user_id: UserId, job_id: JobId) -> AsyncGenerator[JobUpdate, None]:
+        """The job now, then each change; ends after the job's end."""
+        ...
+
+
+class Models(Protocol):
+    """The scheduler, for what workers can draw."""
+
+    async def list_models(self) -> tuple[Model, ...]:
+        """One entry per model."""
+        ...
+
+
+class JobFeed(Protocol):
+    """The scheduler's event feed."""
+
+    def subscribe(self, after: Cursor) -> AsyncGenerator[tuple[JobEvent, ...], None]:
+        """All events after the cursor, then each new one as it commits; never ends by itself.
+
+        Raises:
+            OutOfRange: the events after the cursor are kept no longer.
+        """
+        ...
+
+
+class Holds(Protocol):
+    """Billing, for the price of a job."""
+
+    async def place_hold(
+        self, user_id: UserId, job_id: JobId, generation: Generation
+    ) -> PlacedHold:
+        """Sets the price aside. Idempotent by job id.
+
+        Raises:
+            InsufficientCredits: nothing was set aside.
+            Forbidden: the plan does not allow this.
+        """
+        ...
+
+    async def release_hold(self, job_id: JobId, reason: str) -> None:
+        """Frees the whole hold. Idempotent."""
+        ...
+
+    async def get_holds(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
+        """The holds of at most 100 jobs; a job without one is left out."""
+        ...
+
+
+class Ledger(Protocol):
+    """Billing, for the account."""
+
+    async def get_account(self, user_id: UserId) -> Account:
+        """The account, opened when the user is new."""
+        ...
+
+    async def get_entitlements(self, user_id: UserId) -> Entitlements:
+        """The plan's numbers for this user."""
+        ...
+
+    async def change_plan(self, user_id: UserId, plan_key: str) -> Account:
+        """Moves the user to another plan. Idempotent.
+
+        Raises:
+            NotFound: no such plan.
+        """
+        ...
+
+    async def list_plans(self) -> tuple[Plan, ...]:
+        """Plans on offer, cheapest first."""
+        ...
+
+    async def list_ledger(
+        self, user_id: UserId, *, page_size: int, page_token: str, job_id: JobId | None
+    ) -> LedgerPage:
+        """Ledger lines, newest first; only those of one job where it is named."""
+        ...
+
+
+class Library(Protocol):
+    """The users' pictures."""
+
+    async def record(self, pictures: Sequence[Picture]) -> None:
+        """Adds pictures; those that are there already stay as they are."""
+        ...
+
+    async def find(self, user_id: UserId, image_id: ImageId) -> Picture:
+        """One picture of the user.
+
+        Raises:
+            NotFound: no such picture, or someone else's.
+        """
+        ...
+
+
+class LibraryFeed(Protocol):
+    """The library as the event feed fills it."""
+
+    async def cursor(self) -> Cursor:
+        """The place up to which the feed has been applied."""
+        ...
+
+    async def apply(self, pictures: Sequence[Picture], cursor: Cursor) -> None:
+        """Adds pictures and moves the cursor, both or neither; the cursor never goes back."""
+        ...
+
+
+class Links(Protocol):
+    """The object store, for handing out objects."""
+
+    async def signed_url(self, key: str, *, expires_s: int) -> str:
+        """A URL that gives the object to whoever holds it, for `expires_s` seconds."""
+        ...
+
+
+class LocalObjects(Protocol):
+    """The folder store, whose signed URLs lead back to this gateway."""
+
+    def verify(self, key: str, expires: int, signature: str) -> None:
+        """Checks a signed URL's parts.
+
+        Raises:
+            Forbidden: wrong signature, or too late.
+            InvalidInput: the key is malformed.
+        """
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """The object's bytes.
+
+        Raises:
+            NotFound: no such object.
+        """
+        ...
+
+
+class TokenVerifier(Protocol):
+    """Who a bearer token speaks for."""
+
+    @property
+    def ready(self) -> bool:
+        """True once keys to verify with are at hand."""
+        ...
+
+    async def verify(self, token: str) -> Identity:
+        """The caller.
+
+        Raises:
+            Unauthenticated: the token proves nothing.
+            DependencyDown: no keys could be had yet.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a rate limit leaves: of `limit` a minute, `remaining`; more after `reset_s` seconds."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+class RateLimiter(Protocol):
+    """Counts requests of a minute."""
+
+    async def hit(self, kind: str, key: str, per_minute: int) -> Allowance | None:
+        """Counts one request of `key`; None when the count cannot be kept, so nothing is refused.
+
+        Args:
+            kind: a closed set: what is counted, e.g. "user".
+            key: whose requests.
+            per_minute: how many are allowed.
+        """
+        ...

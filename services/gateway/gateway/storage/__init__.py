@@ -1,0 +1,1 @@
+"""The gateway's rows in Postgres, schema `gateway`."""

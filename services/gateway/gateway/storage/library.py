@@ -1,0 +1,106 @@
+"""The library's pictures and the place in the event feed: the ports `Library`, `LibraryFeed`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from easel_kit.db import Connection, Pool, connection, transaction
+from easel_kit.errors import NotFound
+from easel_kit.ids import ImageId, JobId, UserId
+from gateway.domain.job import Image
+from gateway.domain.library import Cursor, Picture
+
+_RECORD = """
+INSERT INTO images (
+    id, user_id, job_id, object_key, width_px, height_px, media_type, size_bytes, sha256, seed,
+    created_at
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+ON CONFLICT (id) DO NOTHING
+"""
+_FIND = """
+SELECT id, user_id, job_id, object_key, width_px, height_px, media_type, size_bytes, sha256, seed,
+    created_at
+FROM images WHERE id = $1 AND user_id = $2
+"""
+_CURSOR = "SELECT generation, transaction_id, sequence FROM feed_cursor WHERE consumer = $1"
+_ADVANCE = """
+INSERT INTO feed_cursor (consumer, generation, transaction_id, sequence, moved_at)
+VALUES ($1, $2, $3, $4, now())
+ON CONFLICT (consumer) DO UPDATE
+SET generation = excluded.generation, transaction_id = excluded.transaction_id,
+    sequence = excluded.sequence, moved_at = excluded.moved_at
+WHERE (feed_cursor.generation, feed_cursor.transaction_id, feed_cursor.sequence)
+    < (excluded.generation, excluded.transaction_id, excluded.sequence)
+"""
+_CONSUMER = "library"
+
+
+class PostgresLibrary:
+    """Rows of `images` and `feed_cursor`."""
+
+    def __init__(self, pool: Pool) -> None:
+        """The pool's connections see the schema `gateway` first."""
+        self._pool = pool
+
+    async def record(self, pictures: Sequence[Picture]) -> None:
+        """See `gateway.ports.Library`."""
+        async with transaction(self._pool) as lent:
+            await _record(lent, pictures)
+
+    async def find(self, user_id: UserId, image_id: ImageId) -> Picture:
+        """See `gateway.ports.Library`."""
+        async with connection(self._pool) as lent:
+            row = await lent.fetchrow(_FIND, image_id, user_id)
+        if row is None:
+            raise NotFound("image", image_id)
+        return Picture(
+            image=Image(
+                id=ImageId(row["id"]),
+                object_key=row["object_key"],
+                width_px=row["width_px"],
+                height_px=row["height_px"],
+                media_type=row["media_type"],
+                size_bytes=row["size_bytes"],
+                sha256=row["sha256"],
+                seed=row["seed"],
+            ),
+            user_id=UserId(row["user_id"]),
+            job_id=JobId(row["job_id"]),
+            created_at=row["created_at"],
+        )
+
+    async def cursor(self) -> Cursor:
+        """See `gateway.ports.LibraryFeed`."""
+        async with connection(self._pool) as lent:
+            row = await lent.fetchrow(_CURSOR, _CONSUMER)
+        return Cursor() if row is None else Cursor(*row.values())
+
+    async def apply(self, pictures: Sequence[Picture], cursor: Cursor) -> None:
+        """See `gateway.ports.LibraryFeed`."""
+        async with transaction(self._pool) as lent:
+            await _record(lent, pictures)
+            await lent.execute(
+                _ADVANCE, _CONSUMER, cursor.generation, cursor.transaction_id, cursor.sequence
+            )
+
+
+async def _record(lent: Connection, pictures: Sequence[Picture]) -> None:
+    # one order for all writers, so that two of them never wait for each other
+    rows = [
+        (
+            picture.image.id,
+            picture.user_id,
+            picture.job_id,
+            picture.image.object_key,
+            picture.image.width_px,
+            picture.image.height_px,
+            picture.image.media_type,
+            picture.image.size_bytes,
+            picture.image.sha256,
+            picture.image.seed,
+            picture.created_at,
+        )
+        for picture in sorted(pictures, key=lambda picture: picture.image.id)
+    ]
+    if rows:
+        await lent.executemany(_RECORD, rows)

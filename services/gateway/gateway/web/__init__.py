@@ -1,0 +1,1 @@
+"""HTTP: wire types become domain types here, and back."""
