@@ -5,8 +5,8 @@ SHELL := /usr/bin/env bash
 
 PY := .venv/bin/python
 BIN := .venv/bin
-CODE := services deploy tests bench protos/generate.py
-TYPED := services/kit services/gateway services/billing services/scheduler services/gpu-worker/gpu_worker services/gpu-worker/training deploy/local tests bench
+CODE := services deploy tests protos/generate.py
+TYPED := services/kit services/gateway services/billing services/scheduler services/gpu-worker/gpu_worker services/gpu-worker/training deploy/local tests
 WORKERS ?= 2
 
 # of `make demo` and `make up`
