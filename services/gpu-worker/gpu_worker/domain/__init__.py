@@ -1,0 +1,1 @@
+"""What a worker talks about: plain data and pure functions."""

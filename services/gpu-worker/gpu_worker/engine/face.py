@@ -1,0 +1,300 @@
+"""The engine as the rest of the worker sees it: a port of asyncio before a thread of torch.
+
+Only messages pass between them: commands by a thread-safe queue one way, callbacks on the event
+loop the other way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from easel_kit.errors import DomainError, InvalidState
+from easel_kit.ids import AttemptId, ModelKey
+from easel_kit.log import get_logger
+from gpu_worker.domain.drawing import (
+    DeviceStatus,
+    Failed,
+    Outcome,
+    StepProgress,
+)
+from gpu_worker.domain.generation import Generation
+from gpu_worker.domain.model import ModelCard
+from gpu_worker.engine.catalogue import Catalogue, Entry
+from gpu_worker.engine.device import (
+    choose_device,
+    choose_dtype,
+    default_threads,
+    describe,
+    device_status,
+)
+from gpu_worker.engine.job import Model
+from gpu_worker.engine.policy import RoundRobin
+from gpu_worker.engine.samplers import SAMPLERS
+from gpu_worker.engine.stable_diffusion import StableDiffusion
+from gpu_worker.engine.step_engine import (
+    Begin,
+    Close,
+    Command,
+    Load,
+    Loaded,
+    StepEngine,
+    Stop,
+    Unload,
+)
+
+_log = get_logger(__name__)
+
+LoadModel = Callable[[Entry, torch.dtype], Model]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the engine runs.
+
+    Attributes:
+        models_dir: its children are model directories.
+        device: a torch device, or `auto`.
+        dtype: a number format by its torch name, or `auto`.
+        threads: of one CPU operation; 0 chooses.
+        cache_bytes: for the weights of all loaded models.
+        preview_interval_s: a job sends looks no more often than this.
+    """
+
+    models_dir: Path
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    cache_bytes: int = 4 * 2**30
+    preview_interval_s: float = 0.1
+
+
+class _Drawing:
+    """One job's listener: hears the engine's thread, speaks on the event loop."""
+
+    def __init__(self, progressed: Callable[[StepProgress], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tell = progressed
+        self._lock = threading.Lock()
+        self._newest: StepProgress | None = None
+        self.outcome: asyncio.Future[Outcome] = self._loop.create_future()
+
+    def progressed(self, progress: StepProgress) -> None:
+        """Keeps the newest progress (and the last look) until the loop has time for it."""
+        with self._lock:
+            waiting = self._newest
+            if waiting is not None and progress.preview is None:
+                progress = replace(progress, preview=waiting.preview)
+            self._newest = progress
+        if waiting is None:
+            self._on_loop(self._deliver)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Passes the outcome on."""
+        self._on_loop(lambda: self._settle(outcome))
+
+    def _deliver(self) -> None:
+        with self._lock:
+            newest, self._newest = self._newest, None
+        if newest is not None:
+            self._tell(newest)
+
+    def _settle(self, outcome: Outcome) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(call)
+
+
+class AsyncEngine:
+    """Port `Engine` over a `StepEngine` on a thread of its own."""
+
+    def __init__(self, options: EngineOptions, loader: Executor, load: LoadModel) -> None:
+        """Reads the catalogue; nothing runs before `start`.
+
+        Raises:
+            InvalidInput: no such device or number format.
+        """
+        self._device = choose_device(options.device)
+        self._dtype = choose_dtype(options.dtype, self._device)
+        self._threads = options.threads or default_threads()
+        self._device_name = describe(self._device)
+        self._loader = loader
+        self._load_model = load
+        self._catalogue = Catalogue(options.models_dir, tuple(SAMPLERS))
+        self._cards: tuple[ModelCard, ...] = ()
+        self._show_catalogue(frozenset())
+        self._thread: Future[None] | None = None
+        self._engine = StepEngine(
+            self._catalogue,
+            RoundRobin(),
+            self._device,
+            cache_bytes=options.cache_bytes,
+            preview_interval_s=options.preview_interval_s,
+            load=self._start_load,
+            catalogue_changed=self._show_catalogue,
+        )
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """The catalogue as it is now."""
+        return self._cards
+
+    def status(self) -> DeviceStatus:
+        """Device and memory."""
+        return device_status(self._device, self._device_name)
+
+    async def load(self, key: ModelKey) -> ModelCard:
+        """See the port."""
+        await self._ask(lambda done: self._post(Load(key, done)))
+        return self._card(key)
+
+    async def unload(self, key: ModelKey) -> ModelCard:
+        """See the port."""
+        await self._ask(lambda done: self._post(Unload(key, done)))
+        return self._card(key)
+
+    async def draw(
+        self,
+        attempt_id: AttemptId,
+        generation: Generation,
+        progressed: Callable[[StepProgress], None],
+    ) -> Outcome:
+        """See the port."""
+        drawing = _Drawing(progressed)
+        self._post(Begin(attempt_id, generation, drawing))
+        try:
+            return await drawing.outcome
+        except asyncio.CancelledError:
+            self._engine.post(Stop(attempt_id))
+            raise
+
+    def cancel(self, attempt_id: AttemptId) -> None:
+        """See the port."""
+        self._engine.post(Stop(attempt_id))
+
+    async def warm_up(self, key: ModelKey) -> None:
+        """Loads a model and takes one step with it, so that the first job finds all warm.
+
+        Raises:
+            NotFound, InvalidState: as `load`; also when that step fails.
+        """
+        card = await self.load(key)
+        chosen = card.defaults
+        once = Generation(
+            model_key=key,
+            prompt="a",
+            negative_prompt="",
+            width_px=chosen.width_px,
+            height_px=chosen.height_px,
+            steps=1,
+            guidance=chosen.guidance,
+            seed=0,
+            sampler=chosen.sampler,
+            image_count=1,
+        )
+        outcome = await self.draw(AttemptId(f"warm-up {key}"), once, lambda _: None)
+        if isinstance(outcome, Failed):
+            raise InvalidState(f"model {key} cannot draw: {outcome.message}")
+
+    def start(self, executor: Executor) -> None:
+        """Starts the engine's thread, as the only user of `executor`."""
+        self._thread = executor.submit(self._run)
+        self._thread.add_done_callback(lambda _: self._engine.turn_away())
+
+    def close(self) -> None:
+        """Ends the engine's thread at its next step boundary; waits for nothing."""
+        self._engine.post(Close())
+
+    async def watch(self) -> None:
+        """Ends when the engine's thread ends; a task to supervise.
+
+        Raises:
+            Exception: what the thread died of, e.g. a device that cannot be used any more.
+        """
+        if self._thread is not None:
+            await asyncio.shield(asyncio.wrap_future(self._thread))
+
+    def _post(self, command: Command) -> None:
+        self._engine.post(command)
+        if self._thread is None or self._thread.done():
+            self._engine.turn_away()
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)
+        self._engine.run()
+
+    def _card(self, key: ModelKey) -> ModelCard:
+        return next(card for card in self._cards if card.key == key)
+
+    def _show_catalogue(self, loaded: frozenset[ModelKey]) -> None:
+        self._cards = tuple(
+            replace(entry.card, loaded=entry.card.key in loaded)
+            for entry in self._catalogue.entries()
+        )
+
+    def _start_load(self, entry: Entry, answer: Callable[[Loaded], None]) -> None:
+        if self._dtype is torch.float32:
+            self._loader.submit(lambda: answer(self._read(entry)))
+        else:
+            # diffusers and transformers switch torch's process-wide default number format while
+            # they read weights: beside a running step that could change a neighbour's numbers
+            answer(self._read(entry))
+
+    def _read(self, entry: Entry) -> Loaded:
+        key = entry.card.key
+        try:
+            model = self._load_model(entry, self._dtype)
+        except Exception as error:  # noqa: BLE001 (whatever is wrong with files, the worker lives)
+            _log.warning("model.unreadable", model=key, exc_info=error)
+            return Loaded(key, None, f"its files cannot be loaded ({type(error).__name__})")
+        _log.info("model.loaded", model=key, size_bytes=model.size_bytes)
+        return Loaded(key, model)
+
+    async def _ask(self, post: Callable[[Callable[[DomainError | None], None]], None]) -> None:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: DomainError | None) -> None:
+            if answer.done():
+                return
+            if error is None:
+                answer.set_result(None)
+            else:
+                answer.set_exception(error)
+
+        def done(error: DomainError | None) -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, error)
+
+        post(done)
+        await answer
+
+
+@asynccontextmanager
+async def open_engine(
+    options: EngineOptions, load: LoadModel = StableDiffusion.load
+) -> AsyncIterator[AsyncEngine]:
+    """An engine with its thread running inside the block; leaving it ends what still runs.
+
+    Raises:
+        InvalidInput: no such device or number format.
+    """
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="load") as loader,
+        ThreadPoolExecutor(1, thread_name_prefix="engine") as executor,
+    ):
+        engine = AsyncEngine(options, loader, load)
+        engine.start(executor)
+        try:
+            yield engine
+        finally:
+            engine.close()

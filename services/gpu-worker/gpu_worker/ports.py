@@ -1,0 +1,123 @@
+"""What the worker's use cases need from the outside, in the domain's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from easel_kit.ids import AttemptId, ModelKey
+from gpu_worker.domain.drawing import DeviceStatus, DrawnPicture, Outcome, Raster, StepProgress
+from gpu_worker.domain.generation import Generation
+from gpu_worker.domain.model import ModelCard
+from gpu_worker.domain.work import Command, Message, Welcome
+
+
+class WorkStream(Protocol):
+    """One connected work stream; its first message has been said and answered."""
+
+    @property
+    def welcome(self) -> Welcome:
+        """The scheduler's answer to our Hello."""
+        ...
+
+    async def send(self, message: Message) -> None:
+        """Hands one message to the transport; order is kept.
+
+        Raises:
+            DependencyDown: the stream is lost, or took nothing for too long.
+        """
+        ...
+
+    async def receive(self) -> Command:
+        """The next command.
+
+        Raises:
+            DependencyDown: the stream is lost or the scheduler ended it.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Says that nothing more comes and waits, a bounded time, until all of it has arrived."""
+        ...
+
+
+class Scheduler(Protocol):
+    """Where work comes from."""
+
+    def connect(self, hello: Message) -> AbstractAsyncContextManager[WorkStream]:
+        """Dials, says Hello and awaits Welcome; leaving the block drops the stream.
+
+        Raises:
+            DependencyDown: no answer, or another one than Welcome.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """What draws. Calls never block; all heavy work is on the engine's own thread."""
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """The catalogue as it is now, with what is loaded."""
+        ...
+
+    def status(self) -> DeviceStatus:
+        """Device and memory."""
+        ...
+
+    async def load(self, key: ModelKey) -> ModelCard:
+        """Brings a model into memory; concurrent calls share one load. Idempotent.
+
+        Raises:
+            NotFound: no such model in the catalogue.
+            InvalidState: its files are missing or broken, or memory does not suffice.
+        """
+        ...
+
+    async def unload(self, key: ModelKey) -> ModelCard:
+        """Frees a model's memory. Idempotent.
+
+        Raises:
+            NotFound: no such model in the catalogue.
+            InvalidState: a job uses it.
+        """
+        ...
+
+    async def draw(
+        self,
+        attempt_id: AttemptId,
+        generation: Generation,
+        progressed: Callable[[StepProgress], None],
+    ) -> Outcome:
+        """Draws all pictures of a job; cancelling the call stops the drawing.
+
+        Args:
+            attempt_id: names it for `cancel`; not in use by another call.
+            generation: checked already.
+            progressed: called on the event loop, for the newest state only.
+        """
+        ...
+
+    def cancel(self, attempt_id: AttemptId) -> None:
+        """Stops a drawing at its next step; `draw` then answers `Stopped`. Unknown ids: nothing."""
+        ...
+
+
+class Gallery(Protocol):
+    """Where pictures are encoded and kept."""
+
+    async def preview(self, raster: Raster) -> tuple[bytes, str]:
+        """A small picture's bytes and media type."""
+        ...
+
+    async def encode(self, picture: DrawnPicture, generation: Generation) -> bytes:
+        """The picture as PNG with its settings inside; the same request gives the same bytes."""
+        ...
+
+    async def store(self, key: str, data: bytes) -> None:
+        """Puts a PNG under `key`, trying several times.
+
+        Raises:
+            DependencyDown: the store did not take it.
+        """
+        ...
