@@ -70,11 +70,16 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
         pool = await stack.enter_async_context(
             open_pool(database_url, schema=SCHEMA, name="gateway")
         )
+        timeout_s = settings.rpc_timeout_s
         scheduler = SchedulerClient(
-            await stack.enter_async_context(open_channel(settings.scheduler_address))
+            await stack.enter_async_context(
+                open_channel(settings.scheduler_address, default_timeout_s=timeout_s)
+            )
         )
         billing = BillingClient(
-            await stack.enter_async_context(open_channel(settings.billing_address))
+            await stack.enter_async_context(
+                open_channel(settings.billing_address, default_timeout_s=timeout_s)
+            )
         )
         objects = settings.objects
         if not objects.public_url:

@@ -59,6 +59,12 @@ class Settings(ServiceSettings):
     )
     billing_address: Address = Field(description="Billing's gRPC face.")
     scheduler_address: Address = Field(description="The scheduler's gRPC face.")
+    rpc_timeout_s: float = Field(
+        5.0,
+        gt=0,
+        le=30,
+        description="Seconds of a call to another service, retries in.",
+    )
     jwt: JwtSettings
     objects: ObjectSettings
     public_url: str = Field("", description="How clients reach the gateway; empty: as they did.")

@@ -1,0 +1,442 @@
+"""Billing and scheduler as the gateway sees them over gRPC: in memory, with planted faults."""
+
+# ruff: noqa: ARG002, N802 (the names and arguments are the stubs')
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from easel.billing.v1 import billing_pb2 as bill
+from easel.billing.v1.billing_pb2_grpc import BillingServiceServicer
+from easel.common.v1 import generation_pb2, model_pb2
+from easel.scheduler.v1 import events_pb2, jobs_pb2
+from easel.scheduler.v1.events_pb2_grpc import EventServiceServicer
+from easel.scheduler.v1.jobs_pb2_grpc import JobServiceServicer
+from easel_kit import ids
+from easel_kit.errors import InsufficientCredits, InvalidInput, NotFound
+
+Context = Any
+Fault = Callable[[], Awaitable[None]]
+
+PLANS = {
+    "free": bill.Plan(
+        key="free",
+        version=1,
+        name="Free",
+        currency="usd",
+        monthly_millicredits=1_000,
+        priority=1,
+        weight=1,
+        max_running=1,
+        max_waiting=2,
+        queue_time_s=600,
+        max_pixels=512 * 512,
+        max_images=2,
+        requests_per_minute=600,
+    ),
+    "pro": bill.Plan(
+        key="pro",
+        version=1,
+        name="Pro",
+        price_cents=1900,
+        currency="usd",
+        monthly_millicredits=1_000_000,
+        priority=5,
+        weight=4,
+        max_running=3,
+        max_waiting=20,
+        queue_time_s=3600,
+        max_pixels=2048 * 2048,
+        max_images=8,
+        requests_per_minute=6000,
+    ),
+}
+MODELS = (
+    model_pb2.Model(
+        key="shapes-64",
+        name="Shapes",
+        base="shapes",
+        type="main",
+        description="Draws coloured shapes.",
+        licence="MIT",
+        defaults=model_pb2.ModelDefaults(
+            steps=10, guidance=2.5, width_px=64, height_px=64, sampler="ddim"
+        ),
+        sizes=[model_pb2.PictureSize(width_px=64, height_px=64)],
+        max_steps=50,
+        max_prompt_tokens=32,
+        samplers=["ddim", "euler"],
+        loaded=True,
+    ),
+)
+
+
+def now() -> Timestamp:
+    """The time, as the wire has it."""
+    stamp = Timestamp()
+    stamp.FromDatetime(datetime.now(UTC))
+    return stamp
+
+
+class FakeBilling(BillingServiceServicer):
+    """Accounts, balances and holds; every user begins with the free plan."""
+
+    def __init__(self) -> None:
+        self.plans: dict[str, str] = {}
+        self.available: dict[str, int] = {}
+        self.holds: dict[str, bill.Hold] = {}
+        self.owners: dict[str, str] = {}
+        self.calls: list[str] = []
+        self.fault: Fault | None = None
+
+    async def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if self.fault is not None:
+            await self.fault()
+
+    def _entitlements(self, user: str) -> bill.Entitlements:
+        plan = PLANS[self.plans.setdefault(user, "free")]
+        return bill.Entitlements(version=1, plan=plan)
+
+    def _balance(self, user: str) -> bill.Balance:
+        held = sum(
+            hold.amount_millicredits
+            for job, hold in self.holds.items()
+            if self.owners[job] == user and hold.state == bill.HOLD_STATE_OPEN
+        )
+        return bill.Balance(
+            available_millicredits=self.available.setdefault(user, 1_000),
+            held_millicredits=held,
+        )
+
+    def _account(self, user: str) -> bill.Account:
+        return bill.Account(
+            user_id=user,
+            entitlements=self._entitlements(user),
+            balance=self._balance(user),
+            opened_at=now(),
+        )
+
+    async def GetAccount(
+        self, request: bill.GetAccountRequest, context: Context
+    ) -> bill.GetAccountResponse:
+        await self._called("GetAccount")
+        return bill.GetAccountResponse(account=self._account(request.user_id))
+
+    async def GetEntitlements(
+        self, request: bill.GetEntitlementsRequest, context: Context
+    ) -> bill.GetEntitlementsResponse:
+        await self._called("GetEntitlements")
+        return bill.GetEntitlementsResponse(entitlements=self._entitlements(request.user_id))
+
+    async def Quote(self, request: bill.QuoteRequest, context: Context) -> bill.QuoteResponse:
+        await self._called("Quote")
+        return bill.QuoteResponse(millicredits=price(request.work))
+
+    async def PlaceHold(
+        self, request: bill.PlaceHoldRequest, context: Context
+    ) -> bill.PlaceHoldResponse:
+        await self._called("PlaceHold")
+        user, amount = request.user_id, price(request.work)
+        available = self._balance(user).available_millicredits
+        if amount > available:
+            raise InsufficientCredits(amount, available)
+        self.available[user] -= amount
+        self.owners[request.job_id] = user
+        hold = bill.Hold(
+            id=ids.new_hold_id(),
+            job_id=request.job_id,
+            state=bill.HOLD_STATE_OPEN,
+            amount_millicredits=amount,
+        )
+        self.holds[request.job_id] = hold
+        return bill.PlaceHoldResponse(
+            hold=hold, entitlements=self._entitlements(user), balance=self._balance(user)
+        )
+
+    async def CaptureHold(
+        self, request: bill.CaptureHoldRequest, context: Context
+    ) -> bill.CaptureHoldResponse:
+        await self._called("CaptureHold")
+        return bill.CaptureHoldResponse(hold=self.settle(request.job_id, captured=True))
+
+    async def ReleaseHold(
+        self, request: bill.ReleaseHoldRequest, context: Context
+    ) -> bill.ReleaseHoldResponse:
+        await self._called("ReleaseHold")
+        return bill.ReleaseHoldResponse(hold=self.settle(request.job_id, captured=False))
+
+    def settle(self, job: str, *, captured: bool) -> bill.Hold:
+        """Ends a hold."""
+        hold = self.holds[job]
+        if captured:
+            hold.state = bill.HOLD_STATE_CAPTURED
+            hold.captured_millicredits = hold.amount_millicredits
+        else:
+            hold.state = bill.HOLD_STATE_RELEASED
+            self.available[self.owners[job]] += hold.amount_millicredits
+        return hold
+
+    async def GetHolds(
+        self, request: bill.GetHoldsRequest, context: Context
+    ) -> bill.GetHoldsResponse:
+        await self._called("GetHolds")
+        return bill.GetHoldsResponse(
+            holds=[
+                self.holds[job]
+                for job in request.job_ids
+                if job in self.holds and self.owners[job] == request.user_id
+            ]
+        )
+
+    async def ListLedger(
+        self, request: bill.ListLedgerRequest, context: Context
+    ) -> bill.ListLedgerResponse:
+        await self._called("ListLedger")
+        if request.page_token:
+            raise InvalidInput("page_token", "is not one of ours")
+        lines = [
+            bill.LedgerLine(
+                id=hold.id,
+                booked_at=now(),
+                kind="hold",
+                reference=job,
+                millicredits=-hold.amount_millicredits,
+                available_after_millicredits=self.available[request.user_id],
+            )
+            for job, hold in self.holds.items()
+            if self.owners[job] == request.user_id and request.job_id in {"", job}
+        ]
+        return bill.ListLedgerResponse(lines=lines)
+
+    async def ListPlans(
+        self, request: bill.ListPlansRequest, context: Context
+    ) -> bill.ListPlansResponse:
+        await self._called("ListPlans")
+        return bill.ListPlansResponse(plans=PLANS.values())
+
+    async def ChangePlan(
+        self, request: bill.ChangePlanRequest, context: Context
+    ) -> bill.ChangePlanResponse:
+        await self._called("ChangePlan")
+        if request.plan_key not in PLANS:
+            raise NotFound("plan", request.plan_key)
+        self.plans[request.user_id] = request.plan_key
+        return bill.ChangePlanResponse(account=self._account(request.user_id))
+
+
+def price(work: bill.Work) -> int:
+    """Millicredits: steps x megapixels x pictures, in thousandths, at least 1."""
+    return max(1, work.steps * work.width_px * work.height_px * work.image_count // 1_000)
+
+
+@dataclass
+class FakeScheduler(JobServiceServicer, EventServiceServicer):
+    """Jobs that do nothing by themselves: a test moves them."""
+
+    jobs: dict[str, jobs_pb2.Job] = field(default_factory=dict)
+    submissions: list[jobs_pb2.SubmitJobsRequest] = field(default_factory=list)
+    models: list[model_pb2.Model] = field(default_factory=lambda: list(MODELS))
+    events: list[events_pb2.Event] = field(default_factory=list)
+    feeding: bool = True
+    before_submit: Fault | None = None
+    after_submit: Fault | None = None
+    fault: Fault | None = None
+    watchers: int = 0
+    model_lists: int = 0
+    subscriptions: list[events_pb2.Cursor] = field(default_factory=list)
+    previews: dict[str, bytes] = field(default_factory=dict)
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def SubmitJobs(
+        self, request: jobs_pb2.SubmitJobsRequest, context: Context
+    ) -> jobs_pb2.SubmitJobsResponse:
+        self.submissions.append(request)
+        if self.before_submit is not None:
+            await self.before_submit()
+        for submission in request.jobs:
+            if submission.job_id not in self.jobs:
+                self.jobs[submission.job_id] = jobs_pb2.Job(
+                    id=submission.job_id,
+                    user_id=request.user_id,
+                    state=jobs_pb2.JOB_STATE_QUEUED,
+                    generation=submission.generation,
+                    position=1,
+                    eta_seconds=2.5,
+                    progress=jobs_pb2.Progress(
+                        steps=submission.generation.steps * submission.generation.image_count
+                    ),
+                    timeline=jobs_pb2.Timeline(queued_at=now()),
+                )
+        await self._notify()
+        if self.after_submit is not None:
+            await self.after_submit()
+        return jobs_pb2.SubmitJobsResponse(jobs=[self.jobs[job.job_id] for job in request.jobs])
+
+    def _own(self, user: str, job: str) -> jobs_pb2.Job:
+        found = self.jobs.get(job)
+        if found is None or found.user_id != user:
+            raise NotFound("job", job)
+        return found
+
+    async def GetJob(
+        self, request: jobs_pb2.GetJobRequest, context: Context
+    ) -> jobs_pb2.GetJobResponse:
+        if self.fault is not None:
+            await self.fault()
+        return jobs_pb2.GetJobResponse(job=self._own(request.user_id, request.job_id))
+
+    async def ListJobs(
+        self, request: jobs_pb2.ListJobsRequest, context: Context
+    ) -> jobs_pb2.ListJobsResponse:
+        if request.page_token and not request.page_token.isdecimal():
+            raise InvalidInput("page_token", "is not one of ours")
+        own = [
+            job
+            for job in reversed(self.jobs.values())
+            if job.user_id == request.user_id
+            and (not request.states or job.state in request.states)
+        ]
+        begin = int(request.page_token or "0")
+        end = begin + (request.page_size or 20)
+        return jobs_pb2.ListJobsResponse(
+            jobs=own[begin:end], next_page_token=str(end) if end < len(own) else ""
+        )
+
+    async def CancelJob(
+        self, request: jobs_pb2.CancelJobRequest, context: Context
+    ) -> jobs_pb2.CancelJobResponse:
+        job = self._own(request.user_id, request.job_id)
+        job.cancel_requested = True
+        if job.state == jobs_pb2.JOB_STATE_QUEUED:
+            await self.end(job.id, jobs_pb2.JOB_STATE_CANCELLED)
+        return jobs_pb2.CancelJobResponse(job=job)
+
+    async def WatchJob(
+        self, request: jobs_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
+        job = self._own(request.user_id, request.job_id)
+        self.watchers += 1
+        try:
+            told = b""
+            while True:
+                if self.fault is not None:
+                    await self.fault()
+                preview = self.previews.get(job.id, b"")
+                answer = jobs_pb2.WatchJobResponse(
+                    job=job, preview=preview, preview_media_type="image/png" if preview else ""
+                )
+                if answer.SerializeToString(deterministic=True) != told:
+                    told = answer.SerializeToString(deterministic=True)
+                    yield answer
+                if job.state > jobs_pb2.JOB_STATE_RUNNING:
+                    return
+                async with self._changed:
+                    await self._changed.wait()
+        finally:
+            self.watchers -= 1
+
+    async def ResolveJob(
+        self, request: jobs_pb2.ResolveJobRequest, context: Context
+    ) -> jobs_pb2.ResolveJobResponse:
+        return jobs_pb2.ResolveJobResponse()
+
+    async def ListModels(
+        self, request: jobs_pb2.ListModelsRequest, context: Context
+    ) -> jobs_pb2.ListModelsResponse:
+        self.model_lists += 1
+        return jobs_pb2.ListModelsResponse(models=self.models)
+
+    async def ListWorkers(
+        self, request: jobs_pb2.ListWorkersRequest, context: Context
+    ) -> jobs_pb2.ListWorkersResponse:
+        return jobs_pb2.ListWorkersResponse()
+
+    async def Subscribe(
+        self, request: events_pb2.SubscribeRequest, context: Context
+    ) -> AsyncIterator[events_pb2.SubscribeResponse]:
+        self.subscriptions.append(request.after)
+        position = request.after.sequence
+        while True:
+            fresh = self.events[position:] if self.feeding else []
+            if fresh:
+                position += len(fresh)
+                yield events_pb2.SubscribeResponse(events=fresh)
+            async with self._changed:
+                await self._changed.wait()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def start(self, job: str) -> None:
+        """A worker has the job."""
+        found = self.jobs[job]
+        found.state = jobs_pb2.JOB_STATE_RUNNING
+        found.position = 0
+        found.attempts += 1
+        found.timeline.claimed_at.CopyFrom(now())
+        await self._notify()
+
+    async def step(self, job: str, step: int, preview: bytes = b"") -> None:
+        """A step is done."""
+        self.jobs[job].progress.step = step
+        self.previews[job] = preview
+        await self._notify()
+
+    async def succeed(self, job: str, data: bytes = b"picture") -> generation_pb2.Image:
+        """The job ends with one picture."""
+        found = self.jobs[job]
+        image = generation_pb2.Image(
+            id=ids.new_image_id(),
+            object_key=f"users/{found.user_id}/jobs/{job}/{ids.new_attempt_id()}/0.png",
+            width_px=found.generation.width_px,
+            height_px=found.generation.height_px,
+            media_type="image/png",
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            seed=found.generation.seed,
+        )
+        found.images.append(image)
+        found.progress.step = found.progress.steps
+        await self.end(job, jobs_pb2.JOB_STATE_SUCCEEDED)
+        return image
+
+    async def end(self, job: str, state: jobs_pb2.JobState.ValueType) -> None:
+        """The job ends, and the feed says so."""
+        found = self.jobs[job]
+        found.state = state
+        found.position = 0
+        found.ClearField("eta_seconds")
+        found.timeline.finished_at.CopyFrom(now())
+        types = {
+            jobs_pb2.JOB_STATE_SUCCEEDED: events_pb2.EVENT_TYPE_SUCCEEDED,
+            jobs_pb2.JOB_STATE_FAILED: events_pb2.EVENT_TYPE_FAILED,
+            jobs_pb2.JOB_STATE_CANCELLED: events_pb2.EVENT_TYPE_CANCELLED,
+        }
+        self.events.append(
+            events_pb2.Event(
+                cursor=events_pb2.Cursor(
+                    generation=1, transaction_id=700, sequence=len(self.events) + 1
+                ),
+                type=types[state],
+                job_id=job,
+                user_id=found.user_id,
+                occurred_at=now(),
+                progress=found.progress,
+                images=found.images,
+            )
+        )
+        await self._notify()
+
+    async def resume_feed(self) -> None:
+        """Lets the feed flow again."""
+        self.feeding = True
+        await self._notify()
