@@ -1,0 +1,1 @@
+"""Other services, as billing's ports see them."""

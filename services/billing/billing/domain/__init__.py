@@ -1,0 +1,1 @@
+"""Plain data and pure rules of billing: plans, prices, periods, holds, the ledger."""

@@ -1,0 +1,131 @@
+"""What billing's use cases need from the outside, in domain types."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from billing.domain.accounts import Account, AccountId, Period
+from billing.domain.feed import Applied, Cursor, Finding, JobEvent
+from billing.domain.holds import Hold, HoldOrder, JobReport, PlacedHold, Settled, Settlement
+from billing.domain.ledger import Line
+from billing.domain.plans import PlanVersion
+from easel_kit.ids import JobId, UserId
+
+
+class Accounts(Protocol):
+    """Accounts with their plan, period and balance."""
+
+    async def find(self, user_id: UserId, now: datetime) -> Account | None:
+        """The user's account; None for a user never seen."""
+        ...
+
+    async def open(self, user_id: UserId, plan: PlanVersion, period: Period, now: datetime) -> None:
+        """Opens the account with the plan's first grant; does nothing where there is one."""
+        ...
+
+    async def renew(
+        self, account: Account, plan: PlanVersion, period: Period, now: datetime
+    ) -> None:
+        """Books expired credits off and, if `period` is a later one, moves there with its grant.
+
+        Idempotent: of concurrent renewals one has an effect.
+        """
+        ...
+
+    async def change_plan(self, account_id: AccountId, plan: PlanVersion, now: datetime) -> None:
+        """Moves to another plan, with its grant for the running period unless it was had."""
+        ...
+
+    async def due(self, now: datetime, limit: int) -> Sequence[Account]:
+        """Accounts to renew."""
+        ...
+
+
+class Holds(Protocol):
+    """The holds and the bookings that belong to them."""
+
+    async def find(self, job_id: JobId) -> Hold | None:
+        """The job's hold or its tombstone."""
+        ...
+
+    async def of_user(self, user_id: UserId, job_ids: Sequence[JobId]) -> Sequence[Hold]:
+        """The user's holds among those of the jobs."""
+        ...
+
+    async def place(self, order: HoldOrder) -> PlacedHold | None:
+        """Reserves the amount; None, and nothing written, if the job has a hold or a tombstone.
+
+        Raises:
+            InsufficientCredits: fewer are available; nothing is written.
+        """
+        ...
+
+    async def settle(self, job_id: JobId, settlement: Settlement, now: datetime) -> Settled | None:
+        """Ends an open hold; one that has ended stays as it is. None: the job has no hold."""
+        ...
+
+    async def release(self, job_id: JobId, settlement: Settlement, now: datetime) -> Settled:
+        """As `settle`; leaves a tombstone where the job has no hold yet."""
+        ...
+
+    async def extend(self, job_id: JobId, until: datetime) -> None:
+        """Keeps an open hold at least until then."""
+        ...
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[Hold]:
+        """Open holds whose time is over, the oldest first."""
+        ...
+
+
+class Ledger(Protocol):
+    """The ledger as users read it."""
+
+    async def lines(
+        self, account_id: AccountId, *, before: int | None, job_id: JobId | None, limit: int
+    ) -> Sequence[Line]:
+        """Newest first, only those with a sequence below `before`."""
+        ...
+
+
+class Feed(Protocol):
+    """How far the scheduler's feed is applied."""
+
+    async def cursor(self) -> Cursor:
+        """The last event applied."""
+        ...
+
+    async def apply(self, event: JobEvent, now: datetime, extend_until: datetime) -> Applied:
+        """The event's effect and the cursor, in one transaction; nothing for a repeated event."""
+        ...
+
+    async def record(self, finding: Finding, now: datetime) -> None:
+        """Keeps a finding, once per kind and reference."""
+        ...
+
+
+class EventFeed(Protocol):
+    """The scheduler's event feed."""
+
+    def subscribe(self, after: Cursor) -> AsyncIterator[Sequence[JobEvent]]:
+        """Events after the cursor in order, then new ones as they come.
+
+        Raises:
+            OutOfRange: events after the cursor have been pruned.
+            DependencyDown: the scheduler is away.
+        """
+        ...
+
+
+class JobResolver(Protocol):
+    """The scheduler's word on a job."""
+
+    async def resolve(self, job_id: JobId) -> JobReport:
+        """The job's status; UNKNOWN makes the scheduler refuse the job from then on.
+
+        Raises:
+            DependencyDown: the scheduler is away.
+            DeadlineExceeded: it did not answer in time.
+        """
+        ...

@@ -1,0 +1,133 @@
+"""Accounts, their renewal and changes of plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import asyncpg
+
+from billing.domain.accounts import Account, AccountId, Balance, Period
+from billing.domain.plans import PlanVersion
+from billing.storage.booking import expire_lots, grant_monthly
+from billing.storage.plans import PostgresPlans
+from easel_kit.db import Pool, connection, transaction
+from easel_kit.ids import UserId, new_id
+
+_SELECT = """
+SELECT a.id, p.user_id, a.opened_at, a.plan_key, a.plan_version, a.entitlements_version,
+       a.period_start, a.period_end, c.available, c.held,
+       EXISTS (
+           SELECT FROM credit_lots l
+           WHERE l.account_id = a.id AND l.remaining > l.held AND l.expires_at <= $1
+       ) AS has_expired_lots
+FROM account_pii p
+JOIN accounts a ON a.id = p.account_id
+JOIN credit_accounts c ON c.account_id = p.account_id
+"""
+
+_FIND = _SELECT + "WHERE p.user_id = $2"
+
+_WHERE_DUE = """
+WHERE a.id IN (
+    (SELECT id FROM accounts WHERE period_end <= $1 LIMIT $2)
+    UNION
+    (SELECT account_id FROM credit_lots WHERE remaining > held AND expires_at <= $1 LIMIT $2)
+)
+LIMIT $2
+"""
+
+_DUE = _SELECT + _WHERE_DUE
+
+_OPEN_PII = """
+INSERT INTO account_pii (account_id, user_id) VALUES ($1, $2)
+ON CONFLICT (user_id) DO NOTHING RETURNING true
+"""
+
+_OPEN = """
+INSERT INTO accounts (id, opened_at, plan_key, plan_version, period_start, period_end)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
+
+_OPEN_CREDITS = "INSERT INTO credit_accounts (account_id) VALUES ($1)"
+
+_MOVE_PERIOD = """
+UPDATE accounts
+SET period_start = $2, period_end = $3, plan_key = $4, plan_version = $5,
+    entitlements_version = entitlements_version
+        + ((plan_key, plan_version) IS DISTINCT FROM ($4, $5::integer))::integer
+WHERE id = $1 AND period_end <= $2 AND plan_key = $4
+RETURNING true
+"""
+
+_CHANGE_PLAN = """
+UPDATE accounts
+SET plan_key = $2, plan_version = $3, entitlements_version = entitlements_version + 1
+WHERE id = $1 AND plan_key <> $2
+RETURNING period_start, period_end
+"""
+
+
+class PostgresAccounts:
+    """The port `Accounts`."""
+
+    def __init__(self, pool: Pool, plans: PostgresPlans) -> None:
+        """`pool` sees billing's schema."""
+        self._pool = pool
+        self._plans = plans
+
+    async def find(self, user_id: UserId, now: datetime) -> Account | None:
+        """The user's account; None for a user never seen."""
+        async with connection(self._pool) as lent:
+            row = await lent.fetchrow(_FIND, now, user_id)
+        return None if row is None else await self._account(row)
+
+    async def open(self, user_id: UserId, plan: PlanVersion, period: Period, now: datetime) -> None:
+        """Opens the account with the plan's first grant; does nothing where there is one."""
+        account_id = AccountId(new_id("acc"))
+        async with transaction(self._pool) as lent:
+            if not await lent.fetchval(_OPEN_PII, account_id, user_id):
+                return
+            await lent.execute(
+                _OPEN, account_id, now, plan.key, plan.version, period.start, period.end
+            )
+            await lent.execute(_OPEN_CREDITS, account_id)
+            await grant_monthly(lent, account_id, plan.terms, period, now)
+
+    async def renew(
+        self, account: Account, plan: PlanVersion, period: Period, now: datetime
+    ) -> None:
+        """Books expired credits off and, if `period` is a later one, moves there with its grant."""
+        async with transaction(self._pool) as lent:
+            moved = await lent.fetchval(
+                _MOVE_PERIOD, account.id, period.start, period.end, plan.key, plan.version
+            )
+            await expire_lots(lent, account.id, now)
+            if moved:
+                await grant_monthly(lent, account.id, plan.terms, period, now)
+
+    async def change_plan(self, account_id: AccountId, plan: PlanVersion, now: datetime) -> None:
+        """Moves to another plan, with its grant for the running period unless it was had."""
+        async with transaction(self._pool) as lent:
+            row = await lent.fetchrow(_CHANGE_PLAN, account_id, plan.key, plan.version)
+            if row is not None:
+                period = Period(row["period_start"], row["period_end"])
+                await grant_monthly(lent, account_id, plan.terms, period, now)
+
+    async def due(self, now: datetime, limit: int) -> Sequence[Account]:
+        """Accounts to renew."""
+        async with connection(self._pool) as lent:
+            rows = await lent.fetch(_DUE, now, limit)
+        return [await self._account(row) for row in rows]
+
+    async def _account(self, row: asyncpg.Record) -> Account:
+        return Account(
+            id=AccountId(row["id"]),
+            user_id=UserId(row["user_id"]),
+            opened_at=row["opened_at"],
+            plan=await self._plans.get(row["plan_key"], row["plan_version"]),
+            entitlements_version=row["entitlements_version"],
+            period=Period(row["period_start"], row["period_end"]),
+            balance=Balance(row["available"], row["held"]),
+            has_expired_lots=row["has_expired_lots"],
+        )
