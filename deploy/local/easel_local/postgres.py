@@ -19,7 +19,7 @@ import asyncpg
 
 from easel_local.ports import free_port
 from easel_local.postgres_install import Installation, find_installation
-from easel_local.process import Child, StartFailed, expect_free, tail
+from easel_local.process import Child, StartFailed, expect_free, last_words
 
 SUPERUSER = "easel_admin"
 _START_DEADLINE_S = 60.0  # a crash recovery may come first
@@ -177,7 +177,7 @@ class Postgres:
             child.kill_group()
             password_file.unlink()
         if status != 0:
-            raise StartFailed(f"initdb failed with {status}:\n{tail(self._log)}")
+            raise StartFailed(f"initdb failed with {status}:\n{last_words(self._log)}")
         await asyncio.to_thread(fresh.rename, install.data)
 
     async def _wait_until_ready(self, child: Child) -> None:
@@ -186,7 +186,7 @@ class Postgres:
             if await postgres_answers(self.url):
                 return
             await asyncio.sleep(_POLL_S)
-        raise StartFailed(f"Postgres did not start on port {self._port}:\n{tail(self._log)}")
+        raise StartFailed(f"Postgres did not start on port {self._port}:\n{last_words(self._log)}")
 
 
 async def postgres_answers(url: str) -> bool:

@@ -6,6 +6,7 @@ What runs in them and when is the business of others.
 import asyncio
 import contextlib
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from easel_local.ports import is_free
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _PORT_DEADLINE_S, _POLL_S = 2.0, 0.02
+_LAST_LINES = 6
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -196,7 +198,21 @@ async def expect_free(port: int) -> None:
 
 
 def tail(log: Path | None, lines: int = 8) -> str:
-    """The last lines of a log, for an error's text; empty when there is none."""
+    """The last lines of a log; empty when there is none."""
     if log is None or not log.exists():
         return ""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def last_words(log: Path | None) -> str:
+    """What a log's last lines say to a person: of a JSON line, the event and the error's end."""
+    return "\n".join(f"  {_plain(line)}" for line in tail(log, _LAST_LINES).splitlines())
+
+
+def _plain(line: str) -> str:
+    try:
+        fields = json.loads(line)
+        error = str(fields.get("exception", "")).strip().rpartition("\n")[2]
+        return f"{fields['event']}: {error}" if error else str(fields["event"])
+    except (ValueError, KeyError, AttributeError):
+        return line

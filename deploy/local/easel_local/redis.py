@@ -19,7 +19,7 @@ from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
 
 from easel_local.ports import free_port
-from easel_local.process import Child, StartFailed, expect_free, tail
+from easel_local.process import Child, StartFailed, expect_free, last_words
 
 # Packages that bring a server binary, in the order we like them; pyproject.toml says where each
 # is installed.
@@ -140,7 +140,7 @@ class Redis:
             if await redis_answers(self.url):
                 return
             await asyncio.sleep(_POLL_S)
-        raise StartFailed(f"Redis did not start on port {self._port}:\n{tail(self._log)}")
+        raise StartFailed(f"Redis did not start on port {self._port}:\n{last_words(self._log)}")
 
 
 async def redis_answers(url: str) -> bool:

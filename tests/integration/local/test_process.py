@@ -1,13 +1,14 @@
 """Children end with their parent, and when they are told to."""
 
 import asyncio
+import json
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from easel_local.process import Child, Guard, tail
+from easel_local.process import Child, Guard, last_words, tail
 from tests.processes import eventually, is_alive
 
 PARENT = """
@@ -80,3 +81,13 @@ async def test_a_program_that_is_not_there_ends_with_a_word_in_the_log(tmp_path:
     child = Child([str(tmp_path / "missing")], log=log)
     assert await child.wait() == 125
     assert "No such file" in tail(log)
+
+
+def test_a_log_is_told_in_short(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    trace = "Traceback:\n  File x\nValueError: no such plan"
+    lines = ["plain", json.dumps({"event": "process.failed", "exception": trace}), "[1]", "{}"]
+    log.write_text("\n".join(lines))
+    told = ["  plain", "  process.failed: ValueError: no such plan", "  [1]", "  {}"]
+    assert last_words(log).splitlines() == told
+    assert last_words(tmp_path / "missing") == ""

@@ -59,6 +59,20 @@ async def test_a_problem_of_a_service_is_not_the_callers(status: int) -> None:
         await easel(lambda _: httpx.Response(status, text="oops")).submit({})
 
 
+async def test_a_question_asked_too_often_is_asked_again_later() -> None:
+    answers = [
+        httpx.Response(429, headers={"retry-after": "0"}),
+        httpx.Response(200, json={"credits": {"held_millicredits": 0}}),
+    ]
+    assert await easel(lambda _: answers.pop(0)).credits() == {"held_millicredits": 0}
+
+
+async def test_a_wish_over_a_limit_is_not_repeated() -> None:
+    answers = [httpx.Response(429, json={"detail": "too many waiting jobs"})]
+    with pytest.raises(Refused, match="too many waiting"):
+        await easel(lambda _: answers.pop(0)).submit({})
+
+
 async def test_a_gateway_that_is_away_is_reported() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)

@@ -17,7 +17,8 @@ _CALL_DEADLINE_S = 30.0
 _SILENCE_S = 60.0  # an event stream that says nothing for so long is dead
 _JOB_DEADLINE_S = 600.0
 _SETTLE_DEADLINE_S = 15.0
-_POLL_S = 0.1
+_POLL_S = 0.2
+_MORE_TRIES = 3
 _RETRY_S = 0.5
 LAST_EVENTS = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -121,15 +122,25 @@ class Easel:
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
+        response = await self._request(method, path, body)
+        for _ in range(_MORE_TRIES):
+            if method != "GET" or response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                break
+            await asyncio.sleep(float(response.headers.get("retry-after", _RETRY_S)))
+            response = await self._request(method, path, body)
+        if response.is_error:
+            _raise_for(response)
+        return response
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> httpx.Response:
         try:
-            response = await self._http.request(
+            return await self._http.request(
                 method, path, json=body, timeout=_CALL_DEADLINE_S, follow_redirects=True
             )
         except httpx.HTTPError as error:
             raise DependencyDown(f"{method} {path}: {type(error).__name__} {error}") from error
-        if response.is_error:
-            _raise_for(response)
-        return response
 
 
 def _raise_for(response: httpx.Response) -> None:

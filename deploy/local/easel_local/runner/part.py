@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from easel_local.process import Child, StartFailed, tail
+from easel_local.process import Child, StartFailed, last_words
 from easel_local.runner.health import Health, answers
 
 _READY_DEADLINE_S = 120.0  # a first import of torch from a cold disk
@@ -133,7 +133,9 @@ class Program:
         raise self._failure("was not ready in time")
 
     def _failure(self, what: str) -> StartFailed:
-        return StartFailed(f"{self._service.name} {what}; log: {self._log}\n{tail(self._log)}")
+        return StartFailed(
+            f"{self._service.name} {what}; log: {self._log}\n{last_words(self._log)}"
+        )
 
 
 class Step:
