@@ -141,7 +141,7 @@ class User:
         return dict(answer.json())
 
     def jobs(self) -> list[dict[str, Any]]:
-        return list(self.get("/v1/generations", params={"limit": 100}).json()["data"])
+        return list(self.get("/v1/generations", params={"limit": 100}).json()["items"])
 
     def cancel(self, job_id: str) -> httpx.Response:
         return self._http.delete(f"/v1/generations/{job_id}")

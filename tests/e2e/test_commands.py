@@ -48,7 +48,7 @@ def test_the_demo_draws_what_it_was_told_and_explains_itself(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        (["--prompt", " "], "prompt"),
+        (["--prompt", ""], "prompt"),
         (["--size", "63x64"], "width"),
         (["--size", "huge"], "size"),
         (["--model", "dall-e"], "model"),

@@ -42,7 +42,7 @@ def paid_once(stack: Stack, user: User, job: dict[str, object], before: int) -> 
         "scheduler", "SELECT count(*) FROM events WHERE job_id = %s AND type <> 'queued'", job["id"]
     )
     assert events == [(1,)]
-    lines = user.get("/v1/billing/ledger", params={"job_id": str(job["id"])}).json()["data"]
+    lines = user.get("/v1/billing/ledger", params={"job_id": str(job["id"])}).json()["items"]
     assert sorted(line["kind"] for line in lines).count("capture") == 1
 
 
