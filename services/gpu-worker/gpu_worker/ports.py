@@ -7,7 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from easel_kit.ids import AttemptId, ModelKey
-from gpu_worker.domain.drawing import DeviceStatus, DrawnPicture, Outcome, Raster, StepProgress
+from gpu_worker.domain.drawing import (
+    DeviceStatus,
+    DrawnPicture,
+    EncodedPicture,
+    Outcome,
+    Raster,
+    StepProgress,
+)
 from gpu_worker.domain.generation import Generation
 from gpu_worker.domain.model import ModelCard
 from gpu_worker.domain.work import Command, Message, Welcome
@@ -106,16 +113,16 @@ class Engine(Protocol):
 class Gallery(Protocol):
     """Where pictures are encoded and kept."""
 
-    async def preview(self, raster: Raster) -> tuple[bytes, str]:
-        """A small picture's bytes and media type."""
+    async def preview(self, raster: Raster) -> EncodedPicture:
+        """A small look as a file."""
         ...
 
-    async def encode(self, picture: DrawnPicture, generation: Generation) -> bytes:
+    async def encode(self, picture: DrawnPicture, generation: Generation) -> EncodedPicture:
         """The picture as PNG with its settings inside; the same request gives the same bytes."""
         ...
 
-    async def store(self, key: str, data: bytes) -> None:
-        """Puts a PNG under `key`, trying several times.
+    async def store(self, key: str, picture: EncodedPicture) -> None:
+        """Puts a picture under `key`, trying several times.
 
         Raises:
             DependencyDown: the store did not take it.

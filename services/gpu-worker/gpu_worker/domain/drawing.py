@@ -33,6 +33,15 @@ class DrawnPicture:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedPicture:
+    """A picture as a file; `sha256` is lower-case hexadecimal."""
+
+    data: bytes
+    media_type: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """All pictures are there, in the order of their seeds."""
 

@@ -18,10 +18,7 @@ def redial_delay_s(failures: int, jitter: float) -> float:
 
 
 def fits(*, step: int, steps: int, elapsed_s: float, left_s: float) -> bool:
-    """Whether work at its pace so far ends within `left_s`; work that has not begun does not.
-
-    A begun job of unknown length (`steps` 0) does not fit either.
-    """
-    if step <= 0 or steps <= 0:
-        return False
+    """Whether work at its pace so far ends within `left_s`; without a pace it may try."""
+    if step <= 0:
+        return True
     return elapsed_s / step * (steps - step) <= left_s

@@ -15,7 +15,6 @@ class Profile:
     """Who this worker is, the same for all its connections."""
 
     worker_id: WorkerId
-    address: str
     lane: str
     slots: int
     version: str
@@ -23,9 +22,18 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first word on a stream; `held` are attempts from before a lost one."""
+    """The first word on a stream.
+
+    Attributes:
+        profile: who it is.
+        address: host:port of its own gRPC face, as others reach it.
+        device: for people.
+        models: the catalogue as it is now.
+        held: attempts from before a lost stream.
+    """
 
     profile: Profile
+    address: str
     device: str
     models: tuple[ModelCard, ...]
     held: tuple[AttemptId, ...]

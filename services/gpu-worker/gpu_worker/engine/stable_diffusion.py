@@ -15,6 +15,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from gpu_worker.domain.drawing import Raster
 from gpu_worker.engine.catalogue import Entry, LatentMap
@@ -59,6 +60,7 @@ class StableDiffusion:
         Raises:
             OSError, ValueError, RuntimeError, KeyError: the files are not what they should be.
         """
+        transformers_logging.disable_progress_bar()  # standard error is for nobody's eyes here
         path = entry.path
         options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
         unet = UNet2DConditionModel.from_pretrained(

@@ -1,0 +1,1 @@
+"""Adapters to the scheduler's work stream and to the object store."""

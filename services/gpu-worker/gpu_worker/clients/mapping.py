@@ -1,0 +1,173 @@
+"""Work messages between the domain and the wire; what the scheduler sends is checked here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from easel.common.v1 import generation_pb2, model_pb2
+from easel.scheduler.v1 import lease_pb2
+from easel_kit.errors import InvalidInput
+from easel_kit.ids import AttemptId, ModelKey, attempt_id, job_id, user_id
+from gpu_worker.domain.drawing import FailureKind
+from gpu_worker.domain.generation import Generation
+from gpu_worker.domain.model import ModelCard
+from gpu_worker.domain.work import (
+    Acknowledged,
+    Assign,
+    AttemptFailed,
+    AttemptFinished,
+    AttemptProgress,
+    AttemptStopped,
+    Cancel,
+    Capacity,
+    Command,
+    Drain,
+    HandBack,
+    Heartbeat,
+    Hello,
+    Malformed,
+    Message,
+    ModelsChanged,
+    StoredImage,
+    Welcome,
+)
+
+_KINDS = {
+    FailureKind.CALLER: lease_pb2.FAILURE_KIND_CALLER,
+    FailureKind.TRANSIENT: lease_pb2.FAILURE_KIND_TRANSIENT,
+    FailureKind.WORKER: lease_pb2.FAILURE_KIND_WORKER,
+}
+
+
+def to_wire(message: Message) -> lease_pb2.WorkRequest:  # noqa: PLR0911 (one a message)
+    """The wire form of anything that the worker says."""
+    request = lease_pb2.WorkRequest
+    match message:
+        case Hello():
+            return request(hello=_hello(message))
+        case Heartbeat():
+            return request(heartbeat=lease_pb2.Heartbeat())
+        case Capacity(free_slots, draining):
+            return request(capacity=lease_pb2.Capacity(free_slots=free_slots, draining=draining))
+        case AttemptProgress():
+            return request(progress=lease_pb2.AttemptProgress(**asdict(message)))
+        case AttemptFinished():
+            return request(finished=_finished(message))
+        case AttemptFailed():
+            return request(failed=_failed(message))
+        case AttemptStopped(attempt, steps_done):
+            return request(
+                stopped=lease_pb2.AttemptStopped(attempt_id=attempt, steps_done=steps_done)
+            )
+        case HandBack(attempt):
+            return request(hand_back=lease_pb2.HandBack(attempt_id=attempt))
+        case ModelsChanged(models):
+            changed = lease_pb2.ModelsChanged(models=[model_to_wire(card) for card in models])
+            return request(models_changed=changed)
+
+
+def model_to_wire(card: ModelCard) -> model_pb2.Model:
+    """A catalogue entry, whose fields have the contract's names."""
+    return model_pb2.Model(**asdict(card))
+
+
+def welcome_from_wire(response: lease_pb2.WorkResponse) -> Welcome:
+    """The scheduler's first answer.
+
+    Raises:
+        InvalidInput: it is something else, or its interval is not positive.
+    """
+    if response.WhichOneof("message") != "welcome":
+        raise InvalidInput("message", "must be welcome at first")
+    welcome = response.welcome
+    if welcome.heartbeat_interval_ms <= 0:
+        raise InvalidInput("welcome.heartbeat_interval_ms", "must be positive")
+    return Welcome(
+        heartbeat_interval_s=welcome.heartbeat_interval_ms / 1000,
+        lease_ttl_s=welcome.lease_ttl_ms / 1000,
+        kept=frozenset(AttemptId(kept) for kept in welcome.kept_attempt_ids),
+        cancelled=frozenset(AttemptId(gone) for gone in welcome.cancelled_attempt_ids),
+    )
+
+
+def command_from_wire(response: lease_pb2.WorkResponse) -> Command | None:
+    """A command; None for one that a newer scheduler may send and this worker does not know."""
+    match response.WhichOneof("message"):
+        case "assign":
+            return _assign(response.assign)
+        case "cancel":
+            return Cancel(AttemptId(response.cancel.attempt_id))
+        case "acknowledged":
+            known = response.acknowledged
+            return Acknowledged(AttemptId(known.attempt_id), known.accepted)
+        case "drain":
+            return Drain()
+        case _:
+            return None
+
+
+def _assign(assign: lease_pb2.Assign) -> Assign | Malformed:
+    try:
+        return Assign(
+            attempt_id=attempt_id(assign.attempt_id),
+            job_id=job_id(assign.job_id),
+            user_id=user_id(assign.user_id),
+            generation=_generation(assign.generation),
+            attempt_number=assign.attempt_number,
+            traceparent=assign.traceparent,
+        )
+    except InvalidInput as error:
+        return Malformed(AttemptId(assign.attempt_id), str(error))
+
+
+def _generation(asked: generation_pb2.Generation) -> Generation:
+    return Generation(
+        model_key=ModelKey(asked.model_key),
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        width_px=asked.width_px,
+        height_px=asked.height_px,
+        steps=asked.steps,
+        guidance=asked.guidance,
+        seed=asked.seed,
+        sampler=asked.sampler,
+        image_count=asked.image_count,
+    )
+
+
+def _hello(hello: Hello) -> lease_pb2.Hello:
+    profile = hello.profile
+    return lease_pb2.Hello(
+        worker_id=profile.worker_id,
+        address=hello.address,
+        lane=profile.lane,
+        device=hello.device,
+        slots=profile.slots,
+        models=[model_to_wire(card) for card in hello.models],
+        held_attempt_ids=hello.held,
+    )
+
+
+def _finished(report: AttemptFinished) -> lease_pb2.AttemptFinished:
+    return lease_pb2.AttemptFinished(
+        attempt_id=report.attempt_id,
+        images=[_image(image) for image in report.images],
+        steps_done=report.steps_done,
+        first_step_ms=report.first_step_ms,
+        total_ms=report.total_ms,
+        warnings=report.warnings,
+    )
+
+
+def _image(image: StoredImage) -> generation_pb2.Image:
+    return generation_pb2.Image(**asdict(image))
+
+
+def _failed(report: AttemptFailed) -> lease_pb2.AttemptFailed:
+    return lease_pb2.AttemptFailed(
+        attempt_id=report.attempt_id,
+        kind=_KINDS[report.kind],
+        code=report.code,
+        message=report.message,
+        steps_done=report.steps_done,
+    )

@@ -1,0 +1,131 @@
+"""The composition root: settings in, a working worker out. Reads top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+
+from easel.worker.v1 import worker_pb2_grpc
+from easel_kit.clock import SystemClock
+from easel_kit.errors import InvalidState, NotFound
+from easel_kit.ids import ModelKey, WorkerId, new_id
+from easel_kit.lifecycle import Supervisor
+from easel_kit.log import get_logger
+from easel_kit.objects import ObjectStore, open_object_store
+from easel_kit.rpc.channel import open_channel
+from easel_kit.rpc.server import build_server
+from easel_kit.telemetry import serve_metrics
+from gpu_worker.clients.gallery import ObjectGallery, Patience
+from gpu_worker.clients.scheduler import GrpcScheduler
+from gpu_worker.domain.generation import Limits
+from gpu_worker.domain.work import Profile
+from gpu_worker.engine.face import AsyncEngine, EngineOptions, open_engine
+from gpu_worker.rpc.servicer import SERVICE_NAME, WorkerServicer
+from gpu_worker.service.bench import Bench
+from gpu_worker.service.loop import Worker
+from gpu_worker.service.outbox import Outbox
+from gpu_worker.settings import Settings
+
+_log = get_logger(__name__)
+
+_LAST_CALLS_S = 1.0
+"""Seconds that calls to its own face may still take once all work has ended."""
+
+
+async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | None = None) -> None:
+    """Serves until `stop` is set or somebody says drain, then leaves within `grace_s`.
+
+    Args:
+        settings: of this worker.
+        stop: set to make it leave; it sets this itself when told to drain.
+        store: instead of the one in the settings.
+    """
+    async with AsyncExitStack() as stack:
+        stack.callback(serve_metrics(settings.metrics_listen))
+        clock = SystemClock()
+        store = store or await stack.enter_async_context(open_object_store(settings.objects, clock))
+        engine = await stack.enter_async_context(open_engine(_engine_options(settings)))
+        channel = await stack.enter_async_context(open_channel(settings.scheduler_address))
+        tasks = await stack.enter_async_context(Supervisor(stop))
+        tasks.start("engine", engine.watch())
+        if not await _warm_up(engine, settings.preload_keys, stop):
+            return
+
+        outbox = Outbox()
+        gallery = ObjectGallery(objects, Patience())
+        limits = Limits(max_pixels=settings.max_pixels, max_images=settings.max_images)
+        bench = Bench(engine, gallery, outbox, tasks, clock, slots=settings.slots, limits=limits)
+        worker = Worker(
+            _profile(settings),
+            engine=engine,
+            scheduler=GrpcScheduler(channel),
+            gallery=gallery,
+            bench=bench,
+            outbox=outbox,
+            leave=stop,
+        )
+        server = build_server()
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(worker), server.grpc)
+        await stack.enter_async_context(
+            server.serving(settings.listen, [SERVICE_NAME], grace_s=_LAST_CALLS_S)
+        )
+        address = settings.advertise or _reachable(settings.listen, server.port)
+        tasks.start("work", worker.run(address), may_end=True)
+        _log.info("service.ready", port=server.port, device=engine.status().device)
+
+        await stop.wait()
+        await server.set_health(serving=False)
+        await worker.drain(settings.grace_s)
+
+
+async def _warm_up(engine: AsyncEngine, keys: tuple[str, ...], stop: asyncio.Event) -> bool:
+    """Loads the models of the settings; false when the process shall stop instead."""
+
+    async def load() -> None:
+        for key in keys:
+            try:
+                await engine.warm_up(ModelKey(key))
+            except (NotFound, InvalidState) as error:
+                _log.error("model.absent", model=key, reason=str(error))
+
+    loading = asyncio.create_task(load(), name="warm-up")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+        return not stop.is_set()
+    finally:
+        for task in (loading, stopping):
+            task.cancel()
+        await asyncio.gather(loading, stopping, return_exceptions=True)
+
+
+def _profile(settings: Settings) -> Profile:
+    return Profile(
+        worker_id=WorkerId(settings.id or new_id("wrk")),
+        lane=settings.lane,
+        slots=settings.slots,
+        version=version("easel-gpu-worker"),
+    )
+
+
+def _reachable(listen: str, port: int) -> str:
+    """Where others reach what listens there: a wildcard address is no place to dial."""
+    host = listen.rpartition(":")[0]
+    if host in {"0.0.0.0", "[::]", "::"}:  # noqa: S104 (compared, not listened on)
+        host = socket.gethostname()
+    return f"{host}:{port}"
+
+
+def _engine_options(settings: Settings) -> EngineOptions:
+    return EngineOptions(
+        models_dir=settings.models_dir,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        cache_bytes=settings.model_cache_mb * 2**20,
+        preview_interval_s=settings.preview_interval_ms / 1000,
+    )

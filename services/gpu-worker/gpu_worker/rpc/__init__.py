@@ -1,0 +1,1 @@
+"""The worker's own face, for operators and the gateway's model endpoints."""
