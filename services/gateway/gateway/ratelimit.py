@@ -75,7 +75,7 @@ async def open_rate_limiter(
         redis_url, name="gateway", command_timeout_s=_TIMEOUT_S, retries=0
     ) as client:
         storage = RedisStorage(
-            "async+redis://shared",
+            "async+redis://",
             wrap_exceptions=True,
             implementation="redispy",
             key_prefix="easel:limits",
