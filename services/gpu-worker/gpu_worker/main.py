@@ -45,7 +45,9 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
     async with AsyncExitStack() as stack:
         stack.callback(serve_metrics(settings.metrics_listen))
         clock = SystemClock()
-        store = store or await stack.enter_async_context(open_object_store(settings.objects, clock))
+        objects: ObjectStore = store or await stack.enter_async_context(
+            open_object_store(settings.objects, clock)
+        )
         engine = await stack.enter_async_context(open_engine(_engine_options(settings)))
         channel = await stack.enter_async_context(open_channel(settings.scheduler_address))
         tasks = await stack.enter_async_context(Supervisor(stop))
