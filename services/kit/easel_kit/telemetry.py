@@ -23,13 +23,15 @@ _TRACER = trace.get_tracer("easel")
 
 
 def configure_tracing(service: str, otlp_endpoint: str = "") -> Callable[[], None]:
-    """Installs the tracer provider; returns what flushes and closes it.
+    """Installs the tracer provider; returns what flushes and closes it. A second call does nothing.
 
     Args:
         service: `service.name` of every span.
         otlp_endpoint: OTLP/gRPC collector; without one spans exist (so logs carry their ids) and
             go nowhere.
     """
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        return lambda: None
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     if otlp_endpoint:
         insecure = not otlp_endpoint.startswith("https://")
