@@ -127,7 +127,7 @@ async def test_each_call_has_a_deadline(channel: grpc.aio.Channel, quotes: Quote
     stub = billing_pb2_grpc.BillingServiceStub(channel)
     await stub.Quote(Quote())
     assert quotes.remaining is not None
-    assert 0 < quotes.remaining <= 2
+    assert 0 < quotes.remaining < 3, "two seconds, give or take the clocks"
     with pytest.raises(errors.DeadlineExceeded):
         await stub.Quote(Quote(user_id="slow"), timeout=0.1)
 
