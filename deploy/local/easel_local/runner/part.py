@@ -27,7 +27,9 @@ class Service:
         name: also of its log.
         argv: the program; ``python`` stands for this interpreter.
         env: added to the environment, over what the person set.
+        defaults: added to the environment where the person set nothing.
         health: who says that it is ready; None for a command, which is ready when it ended well.
+        done: for a command: asked first whether it has nothing to do.
         needs: names of what must be ready before it starts.
         stage: what has the higher one is stopped first.
         grace_s: between SIGTERM and SIGKILL.
@@ -37,7 +39,9 @@ class Service:
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
     health: Health | None = None
+    done: Callable[[], Awaitable[bool]] | None = None
     needs: tuple[str, ...] = ()
     stage: int = 1
     grace_s: float = 12.0
@@ -83,7 +87,7 @@ class Program:
     def __init__(self, service: Service, base_env: Mapping[str, str], log: Path) -> None:
         """Prepare to run service with base_env under its own, output appended to log."""
         self._service = service
-        self._env = {**base_env, **service.env}
+        self._env = {**service.defaults, **base_env, **service.env}
         self._log = log
         self._child: Child | None = None
 
@@ -98,6 +102,8 @@ class Program:
         Raises:
             StartFailed: it ended badly, or took longer than two minutes.
         """
+        if self._service.done is not None and await self._service.done():
+            return
         argv = [sys.executable if word == "python" else word for word in self._service.argv]
         self._child = Child(argv, log=self._log, env=self._env, death_signal=signal.SIGKILL)
         try:

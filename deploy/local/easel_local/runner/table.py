@@ -5,12 +5,17 @@ This is the one place that knows the services' settings by name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
+from easel_local.process import StartFailed
 from easel_local.runner.database import service_url
 from easel_local.runner.health import Health
 from easel_local.runner.part import Service
+from easel_local.runner.schema import is_current
 from easel_local.runner.settings import LocalSettings
 from easel_local.runner.state import State
 
@@ -55,7 +60,7 @@ def build_table(settings: LocalSettings, state: State, places: Places) -> list[S
     workers = worker_names(settings.worker_count)
     return [
         _issuer(state, places),
-        *(_migration(service) for service in with_database),
+        *(_migration(service, _url(service.name, state, places)) for service in with_database),
         *with_database,
         *(_worker(name, settings, state, places) for name in workers),
     ]
@@ -66,11 +71,9 @@ def role_passwords(state: State) -> dict[str, str]:
     return {name: state.secret(f"database.{name}") for name in WITH_DATABASE}
 
 
-def _common(prefix: str, name: str, settings: LocalSettings, places: Places) -> dict[str, str]:
+def _common(prefix: str, name: str, places: Places) -> dict[str, str]:
     env = {
         f"{prefix}_LISTEN": places.address(name),
-        f"{prefix}_LOG_LEVEL": settings.log_level,
-        f"{prefix}_OTLP_ENDPOINT": settings.otlp_endpoint,
         f"{prefix}_GRACE_S": str(_GRACE_S),
     }
     if f"{name}-metrics" in places.ports:
@@ -78,9 +81,19 @@ def _common(prefix: str, name: str, settings: LocalSettings, places: Places) -> 
     return env
 
 
+def _defaults(prefix: str, settings: LocalSettings) -> dict[str, str]:
+    return {
+        f"{prefix}_LOG_LEVEL": settings.log_level,
+        f"{prefix}_OTLP_ENDPOINT": settings.otlp_endpoint,
+    }
+
+
+def _url(name: str, state: State, places: Places) -> str:
+    return service_url(places.admin_url, name, role_passwords(state)[name])
+
+
 def _database(name: str, state: State, places: Places) -> dict[str, str]:
-    url = service_url(places.admin_url, name, role_passwords(state)[name])
-    return {f"{name.upper()}_DATABASE_URL": url}
+    return {f"{name.upper()}_DATABASE_URL": _url(name, state, places)}
 
 
 def _issuer(state: State, places: Places) -> Service:
@@ -99,12 +112,14 @@ def _issuer(state: State, places: Places) -> Service:
     )
 
 
-def _migration(service: Service) -> Service:
+def _migration(service: Service, url: str) -> Service:
     """The command that brings a service's schema up to date."""
     return Service(
         name=f"migrate-{service.name}",
         argv=(*service.argv, "migrate"),
         env=service.env,
+        defaults=service.defaults,
+        done=functools.partial(is_current, url, service.name),
         needs=("database",),
     )
 
@@ -113,9 +128,10 @@ def _scheduler(settings: LocalSettings, state: State, places: Places) -> Service
     return Service(
         name="scheduler",
         argv=("python", "-m", "scheduler"),
-        env=_common("SCHEDULER", "scheduler", settings, places)
+        env=_common("SCHEDULER", "scheduler", places)
         | _database("scheduler", state, places)
         | {"SCHEDULER_REDIS_URL": places.redis_url},
+        defaults=_defaults("SCHEDULER", settings),
         health=Health("grpc", places.address("scheduler")),
         needs=("migrate-scheduler", "redis"),
         stage=_CORE_STAGE,
@@ -128,9 +144,10 @@ def _billing(settings: LocalSettings, state: State, places: Places) -> Service:
     return Service(
         name="billing",
         argv=("python", "-m", "billing"),
-        env=_common("BILLING", "billing", settings, places)
+        env=_common("BILLING", "billing", places)
         | _database("billing", state, places)
         | {"BILLING_SCHEDULER_ADDRESS": places.address("scheduler")},
+        defaults=_defaults("BILLING", settings),
         health=Health("grpc", places.address("billing")),
         needs=("migrate-billing",),
         stage=_CORE_STAGE,
@@ -143,17 +160,26 @@ def _worker(name: str, settings: LocalSettings, state: State, places: Places) ->
     return Service(
         name=name,
         argv=("python", "-m", "gpu_worker"),
-        env=_common("WORKER", name, settings, places)
+        env=_common("WORKER", name, places)
         | {
             "WORKER_ID": name,
             "WORKER_SCHEDULER_ADDRESS": places.address("scheduler"),
             "WORKER_OBJECTS__URL": state.objects.as_uri(),
         },
+        defaults=_defaults("WORKER", settings) | {"WORKER_MODELS_DIR": str(_models_dir())},
         health=Health("grpc", places.address(name)),
         stage=_WORKER_STAGE,  # no needs: it loads torch while the others come up, then dials
         grace_s=_KILL_AFTER_S,
         address=places.address(name),
     )
+
+
+def _models_dir() -> Path:
+    """The models that come with the worker, beside its package."""
+    spec = find_spec("gpu_worker")
+    if spec is None or spec.origin is None:
+        raise StartFailed("the package gpu_worker is not installed")
+    return Path(spec.origin).resolve().parents[1] / "models"
 
 
 def _gateway_wiring(state: State, places: Places) -> dict[str, str]:
@@ -174,9 +200,10 @@ def _gateway(settings: LocalSettings, state: State, places: Places) -> Service:
     return Service(
         name="gateway",
         argv=("python", "-m", "gateway"),
-        env=_common("GATEWAY", "gateway", settings, places)
+        env=_common("GATEWAY", "gateway", places)
         | _database("gateway", state, places)
         | _gateway_wiring(state, places),
+        defaults=_defaults("GATEWAY", settings),
         health=Health("http", f"http://{places.address('gateway')}/readyz"),
         needs=("migrate-gateway",),
         stage=_DOOR_STAGE,
