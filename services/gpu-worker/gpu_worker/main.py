@@ -45,9 +45,8 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
     async with AsyncExitStack() as stack:
         stack.callback(serve_metrics(settings.metrics_listen))
         clock = SystemClock()
-        objects: ObjectStore = store or await stack.enter_async_context(
-            open_object_store(settings.objects, clock)
-        )
+        if store is None:
+            store = await stack.enter_async_context(open_object_store(settings.objects, clock))
         engine = await stack.enter_async_context(open_engine(_engine_options(settings)))
         channel = await stack.enter_async_context(open_channel(settings.scheduler_address))
         tasks = await stack.enter_async_context(Supervisor(stop))
@@ -56,7 +55,7 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
             return
 
         outbox = Outbox()
-        gallery = ObjectGallery(objects, Patience())
+        gallery = ObjectGallery(store, Patience())
         limits = Limits(max_pixels=settings.max_pixels, max_images=settings.max_images)
         bench = Bench(engine, gallery, outbox, tasks, clock, slots=settings.slots, limits=limits)
         worker = Worker(
