@@ -34,15 +34,15 @@ class Issuer:
         self.kid = ""
         self.rotate()
 
-    def rotate(self, *, curve: bool = False, keep: bool = False) -> str:
+    def rotate(self, *, rsa_key: bool = False, keep: bool = False) -> str:
         """Signs with a new key from now on; the old ones are published no longer."""
         if not keep:
             self.keys.clear()
         self.kid = uuid.uuid4().hex
         self.keys[self.kid] = (
-            ec.generate_private_key(ec.SECP256R1())
-            if curve
-            else rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            if rsa_key
+            else ec.generate_private_key(ec.SECP256R1())
         )
         return self.kid
 

@@ -94,6 +94,7 @@ class FakeBilling(BillingServiceServicer):
         self.holds: dict[str, bill.Hold] = {}
         self.owners: dict[str, str] = {}
         self.calls: list[str] = []
+        self.requests_per_minute = 0
         self.fault: Fault | None = None
 
     async def _called(self, name: str) -> None:
@@ -102,7 +103,9 @@ class FakeBilling(BillingServiceServicer):
             await self.fault()
 
     def _entitlements(self, user: str) -> bill.Entitlements:
-        plan = PLANS[self.plans.setdefault(user, "free")]
+        plan = bill.Plan()
+        plan.CopyFrom(PLANS[self.plans.setdefault(user, "free")])
+        plan.requests_per_minute = self.requests_per_minute or plan.requests_per_minute
         return bill.Entitlements(version=1, plan=plan)
 
     def _balance(self, user: str) -> bill.Balance:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from easel_kit.errors import DomainError
-from gateway.web import account, events, generations, health, images, models, objects
+from gateway.web import account, docs, events, generations, health, images, models, objects
 from gateway.web.context import Services
 from gateway.web.middleware import Edge
 from gateway.web.openapi import complete
@@ -57,12 +57,13 @@ def build_app(
         version=version,
         description=_DESCRIPTION,
         servers=[{"url": public_url}] if public_url else None,
+        docs_url=None,
         redoc_url=None,
         # spans, logs and metrics are the middleware's
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
-    for module in (generations, events, images, models, account, health):
+    for module in (generations, events, images, models, account, health, docs):
         app.include_router(module.router)
     if expose_metrics:
         app.include_router(health.metrics_router)

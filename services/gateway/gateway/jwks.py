@@ -66,7 +66,7 @@ class JwksCache:
         """
         if kid not in self._keys:
             async with self._reading:
-                if self._may_read():
+                if kid not in self._keys and self._may_read():
                     await self._read()
         if not self._keys:
             raise DependencyDown("the token issuer's keys cannot be had at this moment")

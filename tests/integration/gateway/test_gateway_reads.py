@@ -2,8 +2,6 @@
 
 import hashlib
 
-import pytest
-
 from easel.scheduler.v1 import jobs_pb2
 from easel_kit import errors, ids
 from tests.fakes.gateway import Gateway, Start
@@ -43,16 +41,17 @@ async def test_a_failed_job_says_why_and_costs_nothing(gateway: Gateway) -> None
     assert body["charged_millicredits"] == 0
 
 
-async def test_without_billing_jobs_are_still_shown(gateway: Gateway) -> None:
-    job = (await gateway.submit())["id"]
-
+async def test_without_billing_jobs_are_still_shown(start: Start) -> None:
     async def away() -> None:
         raise errors.DependencyDown("away")
 
-    gateway.billing.fault = away
-    answer = await gateway.http.get(f"/v1/generations/{job}", headers=gateway.auth())
-    assert (answer.status_code, answer.json()["price_credits"]) == (200, None)
-    assert (await gateway.http.get("/v1/me", headers=gateway.auth())).status_code == 503
+    async with start(rpc_timeout_s=4) as gateway:
+        job = (await gateway.submit())["id"]
+        gateway.billing.fault = away
+        answer = await gateway.http.get(f"/v1/generations/{job}", headers=gateway.auth())
+        assert (answer.status_code, answer.json()["price_credits"]) == (200, None)
+        me = await gateway.http.get("/v1/me", headers=gateway.auth())
+        assert (me.status_code, me.headers["retry-after"]) == (503, "1")
 
 
 async def test_jobs_are_listed_by_page_and_state(gateway: Gateway) -> None:
@@ -92,11 +91,15 @@ async def test_nobody_sees_anothers(gateway: Gateway) -> None:
     assert not gateway.scheduler.jobs[job].cancel_requested
 
 
-@pytest.mark.parametrize("wrong", ["x", "job_123", ids.new_job_id(), ids.new_image_id(), "%00"])
-async def test_what_is_not_there_is_404(gateway: Gateway, wrong: str) -> None:
-    for path in (f"/v1/generations/{wrong}", f"/v1/images/{wrong}", f"/v1/images/{wrong}/content"):
-        answer = await gateway.http.get(path, headers=gateway.auth())
-        assert (answer.status_code, answer.json()["status"]) == (404, 404)
+async def test_what_is_not_there_is_404(gateway: Gateway) -> None:
+    for wrong in ("x", "job_123", ids.new_job_id(), ids.new_image_id(), "%00"):
+        for path in (
+            f"/v1/generations/{wrong}",
+            f"/v1/images/{wrong}",
+            f"/v1/images/{wrong}/content",
+        ):
+            answer = await gateway.http.get(path, headers=gateway.auth())
+            assert (answer.status_code, answer.json()["status"]) == (404, 404), path
 
 
 async def test_a_picture_is_there_as_soon_as_the_job_says_so(gateway: Gateway) -> None:
