@@ -12,24 +12,18 @@ import hmac
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, Field
 
 from easel_kit.clock import Clock
 from easel_kit.errors import DependencyDown, Forbidden, InvalidInput, NotFound
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._@|:=-]+")
-_S3_THREADS = 8
-_Result = TypeVar("_Result")
 
 
 class ObjectSettings(BaseModel):
@@ -162,80 +156,8 @@ class FolderStore:
             raise
 
 
-class S3Store:
-    """Objects in one bucket below one prefix, by boto3 in a thread pool of its own."""
-
-    def __init__(
-        self, bucket: str, prefix: str, executor: ThreadPoolExecutor, *, region: str, endpoint: str
-    ) -> None:
-        """boto3 retries by itself (standard mode, three tries)."""
-        self._bucket = bucket
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._executor = executor
-        self._client = boto3.client(
-            "s3",
-            region_name=region or None,
-            endpoint_url=endpoint or None,
-            config=Config(
-                signature_version="s3v4",
-                retries={"mode": "standard", "total_max_attempts": 3},
-                connect_timeout=3,
-                read_timeout=20,
-                max_pool_connections=_S3_THREADS,
-            ),
-        )
-
-    async def put(self, key: str, data: bytes, media_type: str) -> None:
-        """One PutObject."""
-        await self._call(
-            lambda: self._client.put_object(
-                Bucket=self._bucket, Key=self._name(key), Body=data, ContentType=media_type
-            )
-        )
-
-    async def get(self, key: str) -> bytes:
-        """One GetObject, read whole."""
-        name = self._name(key)
-
-        def read() -> bytes:
-            return self._client.get_object(Bucket=self._bucket, Key=name)["Body"].read()
-
-        return await self._call(read)
-
-    async def delete(self, key: str) -> None:
-        """One DeleteObject."""
-        await self._call(
-            lambda: self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
-        )
-
-    async def signed_url(self, key: str, *, expires_s: int) -> str:
-        """A presigned GetObject (SigV4)."""
-        return await self._call(
-            lambda: self._client.generate_presigned_url(
-                "get_object",
-                Params={"Bucket": self._bucket, "Key": self._name(key)},
-                ExpiresIn=expires_s,
-            )
-        )
-
-    def _name(self, key: str) -> str:
-        return self._prefix + check_key(key)
-
-    async def _call(self, work: Callable[[], _Result]) -> _Result:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
-                raise NotFound("object", "of that key") from error
-            raise DependencyDown("the object store refused the request") from error
-        except BotoCoreError as error:
-            raise DependencyDown("the object store does not answer") from error
-
-
 @asynccontextmanager
-async def open_object_store(
-    settings: ObjectSettings, clock: Clock
-) -> AsyncIterator[FolderStore | S3Store]:
+async def open_object_store(settings: ObjectSettings, clock: Clock) -> AsyncIterator[ObjectStore]:
     """Opens the store that the URL names.
 
     Raises:
@@ -250,11 +172,10 @@ async def open_object_store(
         return
     if url.scheme != "s3" or not url.netloc:
         raise InvalidInput("objects.url", "must be file:///folder or s3://bucket/prefix")
-    with ThreadPoolExecutor(_S3_THREADS, thread_name_prefix="s3") as executor:
-        yield S3Store(
-            url.netloc,
-            url.path,
-            executor,
-            region=settings.region,
-            endpoint=settings.endpoint_url,
-        )
+    # boto3 takes a third of a second to import, which a folder does not need
+    from easel_kit.s3 import open_s3_store  # noqa: PLC0415
+
+    with open_s3_store(
+        url.netloc, url.path, region=settings.region, endpoint=settings.endpoint_url
+    ) as store:
+        yield store
