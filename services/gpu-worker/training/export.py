@@ -70,7 +70,20 @@ def export_model(
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(directory, safe_serialization=True)
-    (directory / PRESET_FILE).write_text(json.dumps(PRESET, indent=2) + "\n", encoding="utf-8")
+    for config in directory.glob("*/config.json"):
+        _forget_origin(config)
+    _write_json(directory / PRESET_FILE, PRESET)
     for path in directory.rglob("*"):
         if path.is_file():
             path.chmod(_READABLE)
+
+
+def _forget_origin(config: Path) -> None:
+    """Takes out the path that the module was loaded from: it says nothing to anybody else."""
+    values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    values.pop("_name_or_path", None)
+    _write_json(config, values)
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

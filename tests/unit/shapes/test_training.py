@@ -143,6 +143,8 @@ def test_all_stages_make_a_pipeline_and_are_skipped_the_second_time(tmp_path: Pa
     image = pipeline("a red circle on white", num_inference_steps=2, output_type="pil").images[0]
     assert image.size == (64, 64)
     assert json.loads((out / PRESET_FILE).read_text()) == PRESET
+    for path in out.rglob("*.json"):
+        assert str(tmp_path) not in path.read_text()
     for path in out.rglob("*.safetensors"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
