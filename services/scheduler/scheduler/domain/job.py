@@ -1,0 +1,189 @@
+"""What a job is: the request, its states, and which changes of state there may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from easel_kit.ids import AttemptId, ImageId, JobId, ModelKey, UserId
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """True for a final state."""
+        return self not in OPEN_STATES
+
+
+OPEN_STATES = frozenset({JobState.QUEUED, JobState.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What to draw: `image_count` pictures of one prompt. Prompts are never logged."""
+
+    model_key: ModelKey
+    prompt: str
+    negative_prompt: str
+    width_px: int
+    height_px: int
+    steps: int
+    guidance: float
+    seed: int
+    sampler: str
+    image_count: int
+
+    @property
+    def total_steps(self) -> int:
+        """Denoising steps over all pictures."""
+        return self.steps * self.image_count
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One finished picture in the object store."""
+
+    id: ImageId
+    object_key: str
+    width_px: int
+    height_px: int
+    media_type: str
+    size_bytes: int
+    sha256: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job or an attempt failed: a stable code and a sentence for the user."""
+
+    code: str
+    message: str
+
+
+WORKER_LOST = JobError("worker_lost", "the worker that drew it was lost")
+QUEUE_TIME_EXCEEDED = JobError(
+    "queue_time_exceeded", "no worker was free within the time that the plan allows"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlements:
+    """The numbers of a user's plan that the queue obeys; a greater version replaces a lesser."""
+
+    version: int
+    priority: int
+    weight: int
+    max_running: int
+    max_waiting: int
+    queue_time_s: int
+
+    @property
+    def max_open(self) -> int:
+        """Jobs of the user that may wait or run together."""
+        return self.max_running + self.max_waiting
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job as its caller submits it; `cost_ms` is estimated work in reference GPU-milliseconds."""
+
+    id: JobId
+    generation: Generation
+    cost_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Jobs of one user that are accepted together or not at all."""
+
+    user_id: UserId
+    entitlements: Entitlements
+    jobs: tuple[NewJob, ...]
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands in the database, with its place in line where a queue was asked."""
+
+    id: JobId
+    user_id: UserId
+    state: JobState
+    generation: Generation
+    cost_ms: int
+    place: int
+    """Grows with acceptance: the order of a user's jobs."""
+    queued_at: datetime
+    start_by: datetime
+    """When the job fails unless a worker has started it."""
+    claimed_at: datetime | None = None
+    first_step_at: datetime | None = None
+    finished_at: datetime | None = None
+    steps_done: int = 0
+    images: tuple[Image, ...] = ()
+    error: JobError | None = None
+    warnings: tuple[str, ...] = ()
+    attempts: int = 0
+    attempt_id: AttemptId | None = None
+    cancel_requested: bool = False
+    traceparent: str = ""
+    position: int = 0
+    eta_s: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps to do, over all pictures."""
+        return self.generation.total_steps
+
+
+class EventType(StrEnum):
+    """Changes of state that the feed tells."""
+
+    QUEUED = "queued"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """A place in the event feed; the zero cursor is before everything."""
+
+    generation: int = 0
+    transaction_id: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of a job's state as the feed tells it."""
+
+    cursor: Cursor
+    type: EventType
+    job_id: JobId
+    user_id: UserId
+    occurred_at: datetime
+    steps_done: int
+    steps: int
+    images: tuple[Image, ...] = ()
+    error: JobError | None = None
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What became of a job id; `state` is None where it was unknown and has now been buried."""
+
+    state: JobState | None
+    steps_done: int = 0
+    steps: int = 0

@@ -1,0 +1,5 @@
+"""Alembic's entry: the work is in easel_kit.migrations."""
+
+from easel_kit.migrations import run
+
+run()

@@ -1,0 +1,313 @@
+"""What the scheduler's use cases need of the world: the database, the queue's store, signals.
+
+Every method may raise `DependencyDown` when what stands behind it does not answer; its effect is
+then unknown, and all of them may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId
+from scheduler.domain.job import Cursor, Event, Job, JobState, Resolution, Submission
+from scheduler.domain.lease import Claim, Report, Settled
+from scheduler.domain.line import Admission, Depth, Live, Progress
+from scheduler.domain.worker import Worker, WorkerStatus
+
+
+class JobStore(Protocol):
+    """Jobs as their users see them; the truth."""
+
+    async def submit(self, submission: Submission) -> tuple[list[Job], set[JobId]]:
+        """Accepts all jobs or none, in one transaction; known ones are answered as they stand.
+
+        Answers the jobs in the order of the request, and which of them are new.
+
+        Raises:
+            RateLimited: over running + waiting.
+            Conflict: a known id with another generation.
+            NotFound: someone else's id.
+            InvalidState: an id that was buried.
+        """
+        ...
+
+    async def job(self, user_id: UserId, job_id: JobId) -> Job:
+        """One job of the user.
+
+        Raises:
+            NotFound: unknown, or someone else's.
+        """
+        ...
+
+    async def jobs(
+        self, user_id: UserId, states: Collection[JobState], *, before: int | None, limit: int
+    ) -> list[Job]:
+        """The user's jobs in these states (none: all) with a place below `before`, newest first."""
+        ...
+
+    async def cancel(self, user_id: UserId, job_id: JobId) -> tuple[Job, bool]:
+        """Ends a waiting job, marks a running one; says whether this call ended it.
+
+        Raises:
+            NotFound: unknown, or someone else's.
+        """
+        ...
+
+    async def resolve(self, job_id: JobId) -> Resolution:
+        """The job's state, or a tombstone for an unknown id."""
+        ...
+
+
+class AttemptStore(Protocol):
+    """Attempts and open jobs; the truth."""
+
+    async def record(self, claims: Sequence[Claim], *, revive: bool = False) -> list[AttemptId]:
+        """Writes claims down in one transaction; answers those whose job has ended already.
+
+        With `revive`, attempts that were given up live again: their worker came back in time.
+        """
+        ...
+
+    async def settle(self, reports: Sequence[Report]) -> list[Settled]:
+        """Decides in one transaction what the ends of attempts mean, in the order given."""
+        ...
+
+    async def claims(self, attempt_ids: Collection[AttemptId]) -> list[Claim]:
+        """Those attempts that are known."""
+        ...
+
+    async def open(self, job_ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Those of the jobs that are open, by id."""
+        ...
+
+    async def cancelled(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """Those of the jobs that are open and were asked to stop."""
+        ...
+
+    async def admissions(self, job_ids: Collection[JobId]) -> list[Admission]:
+        """Those of the jobs that are open."""
+        ...
+
+    async def open_jobs(self, state: JobState, *, after: int, limit: int) -> list[Admission]:
+        """Open jobs in this state with a place above `after`, by place."""
+        ...
+
+    async def expire_waiting(self, job_ids: Collection[JobId]) -> list[Settled]:
+        """Fails those of the jobs that wait and were not started within their queue time."""
+        ...
+
+    async def stop_requests(self, *, limit: int) -> list[JobId]:
+        """Running jobs that were asked to stop."""
+        ...
+
+
+class FeedStore(Protocol):
+    """The event feed."""
+
+    async def events(self, after: Cursor, *, limit: int) -> tuple[list[Event], bool]:
+        """Events after the cursor in commit order; True when later ones wait for a transaction.
+
+        Raises:
+            OutOfRange: the cursor lies below what is kept, or beyond this database.
+        """
+        ...
+
+    async def prune(self, *, older_than_s: float) -> int:
+        """Removes events by age and raises the lower end of the feed; answers how many."""
+        ...
+
+
+class FeedBell(Protocol):
+    """Tells that the feed may have grown."""
+
+    def wait(self) -> AbstractAsyncContextManager[Bell]:
+        """A bell for one reader."""
+        ...
+
+
+class Bell(Protocol):
+    """One reader's bell."""
+
+    async def rung(self, *, within_s: float) -> None:
+        """Returns at the next ring, at once if it rang since the last call, or after the time."""
+        ...
+
+
+class Line(Protocol):
+    """The queue, as submits, cancels and watchers use it."""
+
+    async def admit(self, admissions: Sequence[Admission]) -> int:
+        """Puts jobs in line, or back under the lease they had; answers how many were unknown."""
+        ...
+
+    async def remove(
+        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int = 0
+    ) -> None:
+        """The jobs have ended: frees places and slots, stops other attempts than `by`."""
+        ...
+
+    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
+        """The attempt no longer runs: its job goes back to its old place, unless another has it."""
+        ...
+
+    async def stop(self, job_id: JobId) -> bool:
+        """Asks the worker that runs the job to stop it; False when nobody does."""
+        ...
+
+    async def live(self, job_ids: Collection[JobId]) -> dict[JobId, Live]:
+        """Where the jobs stand, those that are in line or run."""
+        ...
+
+
+class Leases(Protocol):
+    """The queue, as workers use it.
+
+    `NotFound` says that the worker has to join (again), `Conflict` that another stream of the same
+    worker has taken over.
+    """
+
+    async def join(self, worker: Worker) -> list[Claim]:
+        """A stream introduces its worker; answers the claims that the worker holds."""
+        ...
+
+    async def update(self, worker: Worker) -> None:
+        """The worker says something new of itself."""
+        ...
+
+    async def leave(self, worker_id: WorkerId, session: str) -> list[Claim]:
+        """The stream is gone for good; answers the claims it leaves behind."""
+        ...
+
+    async def renew(
+        self, worker_id: WorkerId, session: str, held: Collection[AttemptId]
+    ) -> set[AttemptId]:
+        """Extends the leases of these attempts; answers those that the worker does hold."""
+        ...
+
+    async def claim(
+        self, worker_id: WorkerId, session: str, models: Sequence[ModelKey], count: int
+    ) -> list[Claim]:
+        """The next jobs that a worker with these models can draw, under fresh leases."""
+        ...
+
+    async def adopt(self, session: str, admission: Admission) -> bool:
+        """Lets a worker keep `admission.claim` that it still holds; False when superseded."""
+        ...
+
+    async def show(self, progress: Sequence[Progress]) -> None:
+        """Stores the last progress of each job and tells watchers; may be lost."""
+        ...
+
+
+class Upkeep(Protocol):
+    """The queue, as the loops that keep it right use it."""
+
+    async def expired(self, *, limit: int) -> list[tuple[Claim, bool]]:
+        """Claims past their deadline; True for those whose lease was made up after a loss."""
+        ...
+
+    async def overdue(self, *, limit: int) -> list[JobId]:
+        """Waiting jobs past their queue time."""
+        ...
+
+    async def known(self, *, after: int, limit: int) -> list[tuple[int, JobId]]:
+        """Jobs in line or running with a place above `after`, by place."""
+        ...
+
+    async def depth(self) -> Depth:
+        """How full the lane is."""
+        ...
+
+
+class Registry(Protocol):
+    """Who is connected."""
+
+    async def catalogue_version(self) -> str:
+        """Changes whenever some worker's models may have."""
+        ...
+
+    async def workers(self) -> list[WorkerStatus]:
+        """All connected workers, by id."""
+        ...
+
+
+class SignalHandler(Protocol):
+    """Who is told what the queue's scripts say to all replicas. Must not block."""
+
+    def on_wake(self, model_key: ModelKey) -> None:
+        """A job of this model may be claimed."""
+        ...
+
+    def on_stop(self, worker_id: WorkerId, attempt_id: AttemptId) -> None:
+        """The attempt is to stop."""
+        ...
+
+    def on_job(self, job_id: JobId, progress: Progress | None) -> None:
+        """A watched job changed, or made progress."""
+        ...
+
+    def on_connected(self) -> None:
+        """Signals may have been missed until now."""
+        ...
+
+
+class Signals(Protocol):
+    """Which jobs' signals this process wants to hear."""
+
+    async def watch(self, job_id: JobId) -> None:
+        """From the return on, changes of the job are heard."""
+        ...
+
+    async def unwatch(self, job_id: JobId) -> None:
+        """No longer."""
+        ...
+
+
+class Observer(Protocol):
+    """Where use cases tell what happened: logs, metrics, traces."""
+
+    def queued(self, job: Job) -> None:
+        """A job was accepted."""
+        ...
+
+    def claimed(self, claim: Claim, *, waited_s: float, traceparent: str) -> None:
+        """A worker was sent a job."""
+        ...
+
+    def settled(self, settled: Settled) -> None:
+        """An attempt, or a waiting job, has ended."""
+        ...
+
+    def cancel_requested(self, job: Job) -> None:
+        """A user asked to stop a job."""
+        ...
+
+    def worker_joined(self, worker: Worker, *, kept: int) -> None:
+        """A worker's stream was welcomed."""
+        ...
+
+    def worker_left(self, worker_id: WorkerId, *, lost: int) -> None:
+        """A worker's stream ended and did not come back."""
+        ...
+
+    def trouble(self, what: str, error: Exception) -> None:
+        """Something outside did not answer; it will be tried again."""
+        ...
+
+    def repaired(self, what: str, count: int) -> None:
+        """The queue differed from the database and was put right."""
+        ...
+
+    def depth(self, depth: Depth) -> None:
+        """How full the lane is now."""
+        ...
+
+
+class Spawn(Protocol):
+    """Runs work in the background, supervised until the process ends."""
+
+    def __call__(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Starts it; a failure ends the process."""
+        ...

@@ -1,0 +1,1 @@
+"""Adapters: SQL for Postgres, Lua for Redis."""

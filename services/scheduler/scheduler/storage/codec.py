@@ -1,0 +1,138 @@
+"""How values are written in Redis and in jsonb: plain JSON, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from easel_kit.ids import AttemptId, ImageId, JobId, ModelKey, UserId, WorkerId
+from scheduler.domain.job import Generation, Image
+from scheduler.domain.lease import Claim
+from scheduler.domain.line import Admission, Progress
+from scheduler.domain.worker import Model, ModelDefaults, Worker
+
+CLAIM_FIELDS = 7
+
+
+def from_ms(text: bytes | str | float) -> datetime:
+    """Milliseconds since 1970 as a time."""
+    return datetime.fromtimestamp(float(text) / 1000, UTC)
+
+
+def to_ms(time: datetime) -> str:
+    """A time as milliseconds since 1970."""
+    return str(int(time.timestamp() * 1000))
+
+
+def generation_to_json(generation: Generation) -> dict[str, Any]:
+    """For the jobs table."""
+    return asdict(generation)
+
+
+def generation_from_json(found: Mapping[str, Any]) -> Generation:
+    """From the jobs table."""
+    return Generation(**{**found, "model_key": ModelKey(found["model_key"])})
+
+
+def images_to_json(images: Iterable[Image]) -> list[dict[str, Any]]:
+    """For results and events."""
+    return [asdict(image) for image in images]
+
+
+def images_from_json(found: Iterable[Mapping[str, Any]] | None) -> tuple[Image, ...]:
+    """From results and events."""
+    return tuple(Image(**{**image, "id": ImageId(image["id"])}) for image in found or ())
+
+
+def claims_from_redis(answer: Sequence[bytes]) -> list[tuple[Claim, bool]]:
+    """The flat list that scripts return; True for a lease that was made up after a loss."""
+    found = []
+    for start in range(0, len(answer), CLAIM_FIELDS):
+        attempt, job, user, worker, number, at, restored = answer[start : start + CLAIM_FIELDS]
+        claim = Claim(
+            attempt_id=AttemptId(attempt.decode()),
+            job_id=JobId(job.decode()),
+            user_id=UserId(user.decode()),
+            worker_id=WorkerId(worker.decode()),
+            number=int(number),
+            claimed_at=from_ms(at),
+        )
+        found.append((claim, restored == b"1"))
+    return found
+
+
+def admission_to_redis(admission: Admission) -> list[str]:
+    """The arguments of one job for `admit.lua` and `adopt.lua`."""
+    claim = admission.claim
+    share = admission.share
+    return [
+        admission.job_id,
+        admission.user_id,
+        admission.model_key,
+        str(admission.cost_ms),
+        str(admission.place),
+        str(claim.number if claim else admission.attempts),
+        to_ms(admission.start_by),
+        str(share.version),
+        str(share.priority),
+        str(share.weight),
+        str(share.max_running),
+        claim.attempt_id if claim else "",
+        claim.worker_id if claim else "",
+        to_ms(claim.claimed_at) if claim else "",
+    ]
+
+
+def worker_to_json(worker: Worker) -> str:
+    """What the worker says of itself, for the registry."""
+    body = asdict(worker)
+    del body["id"], body["session"]
+    return json.dumps(body, separators=(",", ":"))
+
+
+def worker_from_json(worker_id: str, session: str, text: bytes) -> Worker:
+    """From the registry."""
+    body = json.loads(text)
+    models = tuple(
+        Model(
+            **{
+                **model,
+                "key": ModelKey(model["key"]),
+                "defaults": ModelDefaults(**model["defaults"]),
+                "sizes_px": tuple((width, height) for width, height in model["sizes_px"]),
+                "samplers": tuple(model["samplers"]),
+            }
+        )
+        for model in body.pop("models")
+    )
+    return Worker(id=WorkerId(worker_id), session=session, models=models, **body)
+
+
+def progress_to_redis(progress: Progress) -> tuple[str, bytes]:
+    """What is kept of a job's progress, and the message for its watchers."""
+    kept = {
+        "step": progress.step,
+        "steps": progress.steps,
+        "first": to_ms(progress.first_step_at),
+    }
+    head = json.dumps({**kept, "type": progress.preview_media_type}).encode()
+    return json.dumps(kept), head + b"\n" + progress.preview
+
+
+def progress_from_redis(job_id: JobId, message: bytes) -> Progress | None:
+    """From either; None for the empty message that says only that the job changed."""
+    if not message:
+        return None
+    head, _, preview = message.partition(b"\n")
+    found = json.loads(head)
+    return Progress(
+        job_id=job_id,
+        step=found["step"],
+        steps=found["steps"],
+        first_step_at=from_ms(found["first"]),
+        preview=preview,
+        preview_media_type=found.get("type", ""),
+    )

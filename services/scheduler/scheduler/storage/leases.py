@@ -1,0 +1,127 @@
+"""Leases and the registry of workers in Redis, and the progress that workers report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+
+from easel_kit.errors import Conflict, NotFound
+from easel_kit.ids import AttemptId, ModelKey, WorkerId, new_attempt_id
+from easel_kit.redis import redis_errors
+from scheduler.domain.lease import Claim
+from scheduler.domain.line import Admission, Progress
+from scheduler.domain.worker import Worker, WorkerStatus
+from scheduler.storage.codec import (
+    admission_to_redis,
+    claims_from_redis,
+    progress_to_redis,
+    worker_from_json,
+    worker_to_json,
+)
+from scheduler.storage.scripts import Scripts
+
+_PROGRESS_KEPT_S = 300
+
+
+class RedisLeases:
+    """`ports.Leases` and `ports.Registry` on Redis."""
+
+    def __init__(self, redis: Redis, scripts: Scripts, *, lease_ttl_s: float) -> None:
+        """A lease that is not renewed for `lease_ttl_s` runs out, by Redis's clock."""
+        self._redis = redis
+        self._scripts = scripts
+        self._lease_ms = int(lease_ttl_s * 1000)
+
+    async def join(self, worker: Worker) -> list[Claim]:
+        """See `ports.Leases`."""
+        answer = await self._introduce("join", worker)
+        return [claim for claim, _ in claims_from_redis(answer)]
+
+    async def update(self, worker: Worker) -> None:
+        """See `ports.Leases`."""
+        _answered(worker.id, await self._introduce("update", worker))
+
+    async def _introduce(self, mode: str, worker: Worker) -> Any:  # noqa: ANN401 (a script's answer)
+        return await self._scripts.run(
+            "join",
+            mode,
+            worker.id,
+            worker.session,
+            self._lease_ms,
+            worker.slots,
+            worker_to_json(worker),
+        )
+
+    async def leave(self, worker_id: WorkerId, session: str) -> list[Claim]:
+        """See `ports.Leases`."""
+        answer = await self._scripts.run("leave", worker_id, session)
+        return [claim for claim, _ in claims_from_redis(answer)]
+
+    async def renew(
+        self, worker_id: WorkerId, session: str, held: Collection[AttemptId]
+    ) -> set[AttemptId]:
+        """See `ports.Leases`."""
+        answer = await self._scripts.run("renew", worker_id, session, self._lease_ms, *held)
+        return {AttemptId(attempt.decode()) for attempt in _answered(worker_id, answer)}
+
+    async def claim(
+        self, worker_id: WorkerId, session: str, models: Sequence[ModelKey], count: int
+    ) -> list[Claim]:
+        """See `ports.Leases`."""
+        attempts = [new_attempt_id() for _ in range(count)]
+        answer = await self._scripts.run(
+            "claim", worker_id, session, self._lease_ms, count, *attempts, *models
+        )
+        return [claim for claim, _ in claims_from_redis(_answered(worker_id, answer))]
+
+    async def adopt(self, session: str, admission: Admission) -> bool:
+        """See `ports.Leases`."""
+        answer = await self._scripts.run(
+            "adopt", session, self._lease_ms, *admission_to_redis(admission)
+        )
+        return bool(answer)
+
+    async def show(self, progress: Sequence[Progress]) -> None:
+        """See `ports.Leases`."""
+        prefix = self._scripts.prefix
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for one in progress:
+                    kept, message = progress_to_redis(one)
+                    pipe.set(f"{prefix}p:{one.job_id}", kept, ex=_PROGRESS_KEPT_S)
+                    pipe.publish(f"{prefix}job:{one.job_id}", message)
+                await pipe.execute()
+
+    async def catalogue_version(self) -> str:
+        """See `ports.Registry`."""
+        with redis_errors():
+            found: bytes | None = await self._redis.get(f"{self._scripts.prefix}catalogue")  # type: ignore[assignment]
+        return (found or b"").decode()
+
+    async def workers(self) -> list[WorkerStatus]:
+        """See `ports.Registry`."""
+        prefix = self._scripts.prefix
+        with redis_errors():
+            found_ids: list[bytes] = await self._redis.zrange(f"{prefix}workers", 0, -1)  # type: ignore[assignment]
+            async with self._redis.pipeline(transaction=False) as pipe:
+                ids = sorted(worker_id.decode() for worker_id in found_ids)
+                for worker_id in ids:
+                    pipe.hmget(f"{prefix}wk:{worker_id}", "session", "body")
+                    pipe.scard(f"{prefix}h:{worker_id}")
+                answers = await pipe.execute()
+        found = []
+        for worker_id, (session, body), held in zip(ids, answers[::2], answers[1::2], strict=True):
+            if body is not None:
+                worker = worker_from_json(worker_id, session.decode(), body)
+                found.append(WorkerStatus(worker, held))
+        return found
+
+
+def _answered(worker_id: WorkerId, answer: Any) -> list[bytes]:  # noqa: ANN401 (a script's answer)
+    if answer == b"unknown":
+        raise NotFound("worker", worker_id)
+    if answer == b"replaced":
+        raise Conflict("another stream of this worker has taken over")
+    return list(answer)

@@ -1,0 +1,19 @@
+-- A worker's stream introduces itself (mode 'join'), or says something new ('update').
+-- ARGV: mode, worker, session, ttl_ms, slots, body
+-- Returns 'unknown' or 'replaced', or the claims that the worker holds.
+local mode, worker, session = ARGV[1], ARGV[2], ARGV[3]
+if mode == 'update' then
+  local refused = stranger(worker, session)
+  if refused then
+    return refused
+  end
+end
+call('HSET', P .. 'wk:' .. worker, 'session', session, 'slots', ARGV[5], 'body', ARGV[6])
+call('ZADD', P .. 'workers', now_ms() + tonumber(ARGV[4]), worker)
+call('INCR', P .. 'catalogue')
+count_slots()
+local claims = {}
+for _, attempt in ipairs(call('SMEMBERS', P .. 'h:' .. worker)) do
+  add_claim(claims, attempt)
+end
+return claims

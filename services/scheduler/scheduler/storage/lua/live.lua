@@ -1,0 +1,36 @@
+-- Where jobs stand.
+-- ARGV: jobs
+-- Returns {now, pace, tiers, jobs}: pace is mean_ms, per_cost, slots; tiers are priority, weight,
+-- waiting, start ('' for none); jobs are lists: {} when unknown, {'r', n, at, cost, progress} or
+-- {'w', n, tier, cost, own_before, own_waiting, rank ('' at the limit), users}.
+local pace = call('HMGET', P .. 'pace', 'mean_ms', 'per_cost', 'slots')
+for i = 1, 3 do
+  pace[i] = pace[i] or '0'
+end
+local tiers = {}
+local weights = call('HGETALL', P .. 'weights')
+for i = 1, #weights, 2 do
+  tiers[#tiers + 1] = weights[i]
+  tiers[#tiers + 1] = weights[i + 1]
+  tiers[#tiers + 1] = call('ZCARD', P .. 'tj:' .. weights[i])
+  tiers[#tiers + 1] = call('ZSCORE', P .. 'tiers', weights[i]) or ''
+end
+local jobs = {}
+for i, job in ipairs(ARGV) do
+  local found = call('HMGET', P .. 'j:' .. job, 'user', 'a', 'n', 'cost')
+  if not found[1] then
+    jobs[i] = {}
+  elseif found[2] then
+    local at = call('HGET', P .. 'a:' .. found[2], 'at') or num(now_ms())
+    jobs[i] = { 'r', found[3], at, found[4], call('GET', P .. 'p:' .. job) or '' }
+  else
+    local user = load_user(found[1])
+    local rank = user.s and call('ZRANK', P .. 'tu:' .. user.pri, member(user)) or ''
+    jobs[i] = {
+      'w', found[3], user.pri, found[4],
+      call('ZRANK', P .. 'uw:' .. user.id, job), call('ZCARD', P .. 'uw:' .. user.id),
+      rank, call('ZCARD', P .. 'tu:' .. user.pri),
+    }
+  end
+end
+return { num(now_ms()), pace, tiers, jobs }

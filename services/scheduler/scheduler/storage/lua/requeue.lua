@@ -1,0 +1,18 @@
+-- The attempt no longer runs: its job goes back to its old place, unless another attempt has it.
+-- ARGV: attempt, job, stop ('1': tell the worker)
+-- Returns 1 when the job went back.
+local attempt, job = ARGV[1], ARGV[2]
+local found = call('HMGET', P .. 'j:' .. job, 'user', 'model', 'place', 'a')
+take_back(attempt, ARGV[3] == '1')
+if not found[1] or found[4] ~= attempt then
+  return 0
+end
+local user = load_user(found[1])
+call('HDEL', P .. 'j:' .. job, 'a')
+call('SREM', P .. 'r:' .. user.id, job)
+call('DEL', P .. 'p:' .. job)
+put(user, job, found[2], found[3])
+refresh(user)
+wake(user)
+tell(job)
+return 1

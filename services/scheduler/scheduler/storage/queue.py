@@ -1,0 +1,183 @@
+"""The line of one lane in Redis: who waits, who runs, where everyone stands.
+
+All decisions are in `lua/`; here values become arguments and answers become values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+
+from easel_kit.ids import AttemptId, JobId
+from easel_kit.redis import redis_errors
+from scheduler.domain.estimate import (
+    Pace,
+    Spot,
+    TierLine,
+    eta_running_s,
+    eta_waiting_s,
+    position,
+)
+from scheduler.domain.lease import Claim
+from scheduler.domain.line import Admission, Depth, Live
+from scheduler.storage.codec import (
+    admission_to_redis,
+    claims_from_redis,
+    from_ms,
+    progress_from_redis,
+)
+from scheduler.storage.scripts import Scripts
+
+# A script blocks Redis while it runs: bounded work per call.
+_JOBS_PER_CALL = 200
+_T = TypeVar("_T")
+
+
+class RedisLine:
+    """`ports.Line` and `ports.Upkeep` on Redis."""
+
+    def __init__(self, redis: Redis, scripts: Scripts, *, lease_ttl_s: float) -> None:
+        """`lease_ttl_s` is given to attempts whose lease is made up again after a loss."""
+        self._redis = redis
+        self._scripts = scripts
+        self._lease_ms = int(lease_ttl_s * 1000)
+
+    async def admit(self, admissions: Sequence[Admission]) -> int:
+        """See `ports.Line`."""
+        added = 0
+        for some in _batches(admissions):
+            fields = [field for admission in some for field in admission_to_redis(admission)]
+            added += await self._scripts.run("admit", self._lease_ms, *fields)
+        return added
+
+    async def remove(
+        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int = 0
+    ) -> None:
+        """See `ports.Line`."""
+        for some in _batches(job_ids):
+            await self._scripts.run("remove", by or "", took_ms, *some)
+
+    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
+        """See `ports.Line`."""
+        told = "1" if stop else ""
+        return bool(await self._scripts.run("requeue", claim.attempt_id, claim.job_id, told))
+
+    async def stop(self, job_id: JobId) -> bool:
+        """See `ports.Line`."""
+        return bool(await self._scripts.run("stop", job_id))
+
+    async def live(self, job_ids: Collection[JobId]) -> dict[JobId, Live]:
+        """See `ports.Line`."""
+        found: dict[JobId, Live] = {}
+        for some in _batches(job_ids):
+            now, pace, tiers, jobs = await self._scripts.run("live", *some)
+            view = _View(float(now), _pace(pace), _tiers(tiers))
+            for job_id, answer in zip(some, jobs, strict=True):
+                if answer:
+                    found[job_id] = view.live(job_id, answer)
+        return found
+
+    async def expired(self, *, limit: int) -> list[tuple[Claim, bool]]:
+        """See `ports.Upkeep`."""
+        return claims_from_redis(await self._scripts.run("expired", limit))
+
+    async def overdue(self, *, limit: int) -> list[JobId]:
+        """See `ports.Upkeep`."""
+        return [JobId(job.decode()) for job in await self._scripts.run("overdue", limit)]
+
+    async def known(self, *, after: int, limit: int) -> list[tuple[int, JobId]]:
+        """See `ports.Upkeep`."""
+        with redis_errors():
+            found: list[tuple[bytes, float]] = await self._redis.zrangebyscore(  # type: ignore[assignment]
+                f"{self._scripts.prefix}jobs", f"({after}", "+inf", 0, limit, withscores=True
+            )
+        return [(int(place), JobId(job.decode())) for job, place in found]
+
+    async def depth(self) -> Depth:
+        """See `ports.Upkeep`."""
+        prefix = self._scripts.prefix
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.zcard(f"{prefix}jobs")
+                pipe.zcard(f"{prefix}leases")
+                pipe.zcard(f"{prefix}workers")
+                pipe.hget(f"{prefix}pace", "slots")
+                jobs, running, workers, slots = await pipe.execute()
+        return Depth(
+            waiting=max(0, jobs - running), running=running, workers=workers, slots=int(slots or 0)
+        )
+
+
+class _View:
+    """One answer of `live.lua`."""
+
+    def __init__(self, now_ms: float, pace: Pace, tiers: list[TierLine]) -> None:
+        self._now_ms = now_ms
+        self._pace = pace
+        self._tiers = tiers
+
+    def live(self, job_id: JobId, answer: list[Any]) -> Live:
+        return self._running(job_id, *answer[1:]) if answer[0] == b"r" else self._waiting(answer)
+
+    def _running(
+        self, job_id: JobId, number: bytes, at: bytes, cost: bytes, progress: bytes
+    ) -> Live:
+        shown = progress_from_redis(job_id, progress)
+        return Live(
+            running=True,
+            attempts=int(number),
+            eta_s=eta_running_s(
+                self._now_ms - float(at),
+                shown.step if shown else 0,
+                shown.steps if shown else 0,
+                int(cost),
+                self._pace,
+            ),
+            claimed_at=from_ms(at),
+            first_step_at=shown.first_step_at if shown else None,
+            step=shown.step if shown else 0,
+        )
+
+    def _waiting(self, answer: list[Any]) -> Live:
+        _, number, tier, cost, own_before, own_waiting, rank, users = answer
+        spot = Spot(
+            priority=int(tier),
+            cost_ms=int(cost),
+            own_before=int(own_before),
+            own_waiting=int(own_waiting),
+            rank=None if rank == b"" else int(rank),
+            users=int(users),
+        )
+        place = position(spot, self._tiers)
+        return Live(
+            running=False,
+            attempts=int(number),
+            position=place,
+            eta_s=eta_waiting_s(place, spot.cost_ms, self._pace),
+        )
+
+
+def _pace(answer: list[bytes]) -> Pace:
+    mean_ms, ms_per_cost, slots = answer
+    return Pace(float(mean_ms), float(ms_per_cost), int(slots))
+
+
+def _tiers(answer: list[Any]) -> list[TierLine]:
+    return [
+        TierLine(
+            priority=int(priority),
+            weight=int(weight),
+            waiting=int(waiting),
+            start=float(start) if start else None,
+        )
+        for priority, weight, waiting, start in zip(*[iter(answer)] * 4, strict=True)
+    ]
+
+
+def _batches(items: Collection[_T]) -> Iterator[list[_T]]:
+    left = iter(items)
+    while some := list(islice(left, _JOBS_PER_CALL)):
+        yield some
