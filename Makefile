@@ -120,7 +120,7 @@ test: proto-check lint types imports migrations ## everything
 
 .PHONY: train-shapes
 train-shapes: setup ## train the built-in model from nothing into out/shapes-64 (about an hour): [QUICK=1]
-	@cd services/gpu-worker && ../../$(PY) -m training --out ../../out/shapes-64 $(if $(QUICK),--quick)
+	@cd services/gpu-worker && OMP_NUM_THREADS=1 ../../$(PY) -m training --out ../../out/shapes-64 $(if $(QUICK),--quick)
 
 # a value as one word of the shell, whatever is in it
 quote = '$(subst ','\'',$(1))'
