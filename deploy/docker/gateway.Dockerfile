@@ -1,0 +1,40 @@
+# The door: REST, identity, the user's library.
+# Build from the repository's root:
+#   docker build -f deploy/docker/gateway.Dockerfile -t easel-gateway .
+# BASE is any image with Python 3.11 or newer, its venv and pip, on Debian.
+ARG BASE=python:3.13-slim
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
+WORKDIR /src
+# what others made: a layer that a change of our code keeps
+COPY constraints.txt deploy/scripts/requirements.py ./
+COPY protos/pyproject.toml protos/
+COPY services/kit/pyproject.toml services/kit/
+COPY services/gateway/pyproject.toml services/gateway/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv --without-pip /venv \
+ && python requirements.py protos "services/kit[migrations]" services/gateway > requirements.txt \
+ && pip --python /venv/bin/python install -r requirements.txt
+# what we made
+COPY protos/gen protos/gen
+COPY services/kit services/kit
+COPY services/gateway services/gateway
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel -q --no-deps -w /wheels ./protos ./services/kit ./services/gateway \
+ && pip --python /venv/bin/python install --no-deps /wheels/*.whl \
+ && pip --python /venv/bin/python check
+
+FROM ${BASE}
+RUN useradd --system --uid 10001 --user-group --home-dir /tmp --no-create-home easel
+# a new volume takes over the owner of the folder it is mounted on
+RUN install -d -o easel -g easel -m 750 /var/lib/easel/objects /var/lib/easel/keys
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    GATEWAY_LISTEN=0.0.0.0:8080 GATEWAY_METRICS_LISTEN=0.0.0.0:9464
+USER easel
+EXPOSE 8080 9464
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 \
+    CMD ["python", "-m", "easel_kit.probe", "http://127.0.0.1:8080/readyz"]
+ENTRYPOINT ["python", "-m", "gateway"]
+CMD ["serve"]

@@ -1,0 +1,38 @@
+# The queue: jobs, limits, leases, the event feed.
+# Build from the repository's root:
+#   docker build -f deploy/docker/scheduler.Dockerfile -t easel-scheduler .
+# BASE is any image with Python 3.11 or newer, its venv and pip, on Debian.
+ARG BASE=python:3.13-slim
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
+WORKDIR /src
+# what others made: a layer that a change of our code keeps
+COPY constraints.txt deploy/scripts/requirements.py ./
+COPY protos/pyproject.toml protos/
+COPY services/kit/pyproject.toml services/kit/
+COPY services/scheduler/pyproject.toml services/scheduler/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv --without-pip /venv \
+ && python requirements.py protos "services/kit[migrations]" services/scheduler > requirements.txt \
+ && pip --python /venv/bin/python install -r requirements.txt
+# what we made
+COPY protos/gen protos/gen
+COPY services/kit services/kit
+COPY services/scheduler services/scheduler
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel -q --no-deps -w /wheels ./protos ./services/kit ./services/scheduler \
+ && pip --python /venv/bin/python install --no-deps /wheels/*.whl \
+ && pip --python /venv/bin/python check
+
+FROM ${BASE}
+RUN useradd --system --uid 10001 --user-group --home-dir /tmp --no-create-home easel
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    SCHEDULER_LISTEN=0.0.0.0:50051 SCHEDULER_METRICS_LISTEN=0.0.0.0:9464
+USER easel
+EXPOSE 50051 9464
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 \
+    CMD ["python", "-m", "easel_kit.probe", "127.0.0.1:50051"]
+ENTRYPOINT ["python", "-m", "scheduler"]
+CMD ["serve"]
