@@ -1,0 +1,223 @@
+"""A running billing as tests see it: its gRPC face, its database, the scheduler it follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from pydantic import SecretStr
+
+from billing.domain.holds import JobReport
+from billing.main import run
+from billing.settings import Settings
+from billing.storage.check import Breach, LedgerCheck
+from easel.billing.v1 import billing_pb2 as pb
+from easel.billing.v1 import billing_pb2_grpc
+from easel_kit.db import open_pool
+from easel_kit.ids import JobId, ModelKey, UserId, new_job_id
+from easel_kit.rpc.channel import open_channel
+from tests.fakes.billing import MemoryScheduler, MovableClock, serve_scheduler
+
+ALICE = UserId("alice")
+BOB = UserId("bob")
+SHAPES = ModelKey("shapes-64")
+
+# Of the plans that come with the package.
+FREE_GRANT = 50_000
+PRO_GRANT = 1_000_000
+PRICE = 410
+"""Of `work()`."""
+
+
+def work(
+    *,
+    model_key: str = SHAPES,
+    width_px: int = 64,
+    height_px: int = 64,
+    steps: int = 10,
+    image_count: int = 1,
+) -> pb.Work:
+    """One picture of 64 x 64 in 10 steps, with changes."""
+    return pb.Work(
+        model_key=model_key,
+        width_px=width_px,
+        height_px=height_px,
+        steps=steps,
+        image_count=image_count,
+    )
+
+
+class BillingStack:
+    """Real billing on a real database."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.clock = MovableClock()
+        self.scheduler = MemoryScheduler()
+        self.port = 0
+        self._stub: billing_pb2_grpc.BillingServiceStub | None = None
+        self._database: asyncpg.Connection | None = None
+
+    @property
+    def rpc(self) -> billing_pb2_grpc.BillingServiceStub:
+        """Billing's face; raises our errors."""
+        assert self._stub is not None
+        return self._stub
+
+    @asynccontextmanager
+    async def running(
+        self, *, over_grpc: bool = False, plans_file: Path | None = None, hold_ttl_s: float = 900
+    ) -> AsyncIterator[BillingStack]:
+        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled."""
+        async with AsyncExitStack() as stack:
+            address = "127.0.0.1:1"
+            if over_grpc:
+                address = await stack.enter_async_context(serve_scheduler(self.scheduler))
+            settings = Settings(
+                database_url=SecretStr(self.url),
+                scheduler_address=address,
+                plans_file=plans_file,
+                hold_ttl_s=hold_ttl_s,
+                sweep_interval_s=0.02,
+                renewal_interval_s=0.02,
+                grace_s=1,
+            )
+            self.port = 0
+            ready = asyncio.Event()
+
+            def on_ready(port: int) -> None:
+                self.port = port
+                ready.set()
+
+            task = asyncio.create_task(
+                run(
+                    settings,
+                    asyncio.Event(),
+                    clock=self.clock,
+                    events=None if over_grpc else self.scheduler,
+                    resolver=None if over_grpc else self.scheduler,
+                    on_ready=on_ready,
+                )
+            )
+            stack.push_async_callback(_end, task)
+            waiter = asyncio.create_task(ready.wait())
+            await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+            if task.done():
+                task.result()
+            channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
+            self._stub = billing_pb2_grpc.BillingServiceStub(channel)
+            self._database = await asyncpg.connect(
+                self.url, server_settings={"search_path": "billing"}
+            )
+            stack.push_async_callback(self._database.close)
+            yield self
+
+    # --- what tests do
+
+    async def place(
+        self, user: str = ALICE, job_id: str = "", of: pb.Work | None = None
+    ) -> pb.PlaceHoldResponse:
+        """Places a hold for a new job, or the one named, for `work()` or other work."""
+        return await self.rpc.PlaceHold(
+            pb.PlaceHoldRequest(user_id=user, job_id=job_id or new_job_id(), work=of or work())
+        )
+
+    async def capture(self, job_id: str, done: int = 0, total: int = 0) -> pb.Hold:
+        """Captures a hold, by default the whole."""
+        answer = await self.rpc.CaptureHold(
+            pb.CaptureHoldRequest(job_id=job_id, steps_done=done, steps_total=total)
+        )
+        return answer.hold
+
+    async def release(self, job_id: str, reason: str = "refused") -> pb.Hold:
+        """Releases a hold."""
+        answer = await self.rpc.ReleaseHold(pb.ReleaseHoldRequest(job_id=job_id, reason=reason))
+        return answer.hold
+
+    async def account(self, user: str = ALICE) -> pb.Account:
+        """The account, opened at first sight."""
+        return (await self.rpc.GetAccount(pb.GetAccountRequest(user_id=user))).account
+
+    async def balance(self, user: str = ALICE) -> tuple[int, int]:
+        """Available and held millicredits."""
+        balance = (await self.account(user)).balance
+        return balance.available_millicredits, balance.held_millicredits
+
+    async def change_plan(self, plan: str, user: str = ALICE) -> pb.Account:
+        """Moves a user to a plan."""
+        answer = await self.rpc.ChangePlan(pb.ChangePlanRequest(user_id=user, plan_key=plan))
+        return answer.account
+
+    async def lines(
+        self, user: str = ALICE, *, job_id: str = "", page_size: int = 100, page_token: str = ""
+    ) -> list[pb.LedgerLine]:
+        """The newest lines of the user's ledger."""
+        request = pb.ListLedgerRequest(
+            user_id=user, job_id=job_id, page_size=page_size, page_token=page_token
+        )
+        return list((await self.rpc.ListLedger(request)).lines)
+
+    async def hold(self, job_id: str, user: str = ALICE) -> pb.Hold:
+        """The user's hold of a job."""
+        answer = await self.rpc.GetHolds(pb.GetHoldsRequest(user_id=user, job_ids=[job_id]))
+        return answer.holds[0]
+
+    async def happen(self, job_id: str, report: JobReport | None, user: str = ALICE) -> None:
+        """Lets an event come and waits until it is applied."""
+        event = await self.scheduler.happen(JobId(job_id), UserId(user), report)
+        await self.until_applied(event.cursor.sequence)
+
+    async def until_applied(self, sequence: int) -> None:
+        """Returns once the feed is applied up to there."""
+
+        async def applied() -> bool:
+            return bool(await self.sql("SELECT sequence FROM feed_cursor") >= sequence)
+
+        await until(applied)
+
+    async def until_state(
+        self, job_id: str, state: pb.HoldState.ValueType, user: str = ALICE
+    ) -> None:
+        """Returns once the hold is in that state."""
+
+        async def reached() -> bool:
+            return (await self.hold(job_id, user)).state == state
+
+        await until(reached)
+
+    async def sql(self, statement: str, *values: object) -> Any:  # noqa: ANN401 (what SQL answers)
+        """The first value that a statement answers with."""
+        assert self._database is not None
+        return await self._database.fetchval(statement, *values)
+
+    async def findings(self) -> list[tuple[str, str]]:
+        """Kind and reference of each finding, oldest first."""
+        assert self._database is not None
+        rows = await self._database.fetch(
+            "SELECT kind, reference FROM reconciliation_findings ORDER BY id"
+        )
+        return [(row["kind"], row["reference"]) for row in rows]
+
+    async def breaches(self) -> list[Breach]:
+        """What `ledger-check` finds."""
+        async with open_pool(self.url, schema="billing", name="test", max_size=1) as pool:
+            return list(await LedgerCheck(pool).run())
+
+
+async def until(holds: Callable[[], Awaitable[bool]], within_s: float = 10) -> None:
+    """Returns once an asked condition holds."""
+    async with asyncio.timeout(within_s):
+        while not await holds():  # noqa: ASYNC110 (asked of a database)
+            await asyncio.sleep(0.005)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
