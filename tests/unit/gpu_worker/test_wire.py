@@ -1,0 +1,155 @@
+"""Work messages to the wire and back: nothing lost, nothing trusted."""
+
+from __future__ import annotations
+
+import pytest
+
+from easel.common.v1 import model_pb2
+from easel.scheduler.v1 import lease_pb2
+from easel_kit.errors import InvalidInput
+from easel_kit.ids import AttemptId, ImageId
+from gpu_worker.clients.mapping import (
+    command_from_wire,
+    model_to_wire,
+    to_wire,
+    welcome_from_wire,
+)
+from gpu_worker.domain.drawing import FailureKind
+from gpu_worker.domain.work import (
+    Acknowledged,
+    AttemptFailed,
+    AttemptFinished,
+    AttemptProgress,
+    AttemptStopped,
+    Cancel,
+    Capacity,
+    Drain,
+    HandBack,
+    Heartbeat,
+    Hello,
+    Malformed,
+    Message,
+    ModelsChanged,
+    StoredImage,
+)
+from tests.fakes.gpu_worker import CARD, PROFILE, assign, assign_to_wire, command_to_wire
+
+ID = AttemptId("att_1")
+IMAGE = StoredImage(ImageId("img_1"), "users/a/0.png", 64, 32, "image/png", 99, "ab", 2**32 - 1)
+
+
+def test_a_model_keeps_all_its_fields() -> None:
+    assert model_to_wire(CARD) == model_pb2.Model(
+        key="shapes-64",
+        name="Shapes 64",
+        base="sd-1",
+        type="main",
+        description="Draws shapes.",
+        licence="MIT",
+        defaults=model_pb2.ModelDefaults(
+            steps=10, guidance=2.5, width_px=64, height_px=64, sampler="ddim"
+        ),
+        sizes=[model_pb2.PictureSize(width_px=64, height_px=64)],
+        max_steps=100,
+        max_prompt_tokens=22,
+        samplers=["ddim", "euler"],
+        loaded=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (Hello(PROFILE, "here:1", "cpu", (CARD,), (ID,)), "hello"),
+        (Heartbeat(), "heartbeat"),
+        (Capacity(1, draining=True), "capacity"),
+        (AttemptProgress(ID, 1, 10, b"x", "image/png"), "progress"),
+        (AttemptFinished(ID, (IMAGE,), 10, 5, 50, ("cut",)), "finished"),
+        (AttemptFailed(ID, FailureKind.WORKER, "code", "words", 3), "failed"),
+        (AttemptStopped(ID, 3), "stopped"),
+        (HandBack(ID), "hand_back"),
+        (ModelsChanged((CARD,)), "models_changed"),
+    ],
+)
+def test_every_message_has_its_wire_form(said: Message, kind: str) -> None:
+    wire = to_wire(said)
+    assert wire.WhichOneof("message") == kind
+    inner = getattr(wire, kind)
+    if hasattr(said, "attempt_id"):
+        assert inner.attempt_id == ID
+
+
+def test_a_finished_attempt_keeps_all_its_fields() -> None:
+    finished = to_wire(AttemptFinished(ID, (IMAGE,), 10, 5, 50, ("cut",))).finished
+    assert (finished.steps_done, finished.first_step_ms, finished.total_ms) == (10, 5, 50)
+    assert list(finished.warnings) == ["cut"]
+    (image,) = finished.images
+    assert (image.id, image.object_key, image.seed) == ("img_1", "users/a/0.png", 2**32 - 1)
+    assert (image.width_px, image.height_px, image.size_bytes) == (64, 32, 99)
+    assert (image.media_type, image.sha256) == ("image/png", "ab")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wire"),
+    [
+        (FailureKind.CALLER, lease_pb2.FAILURE_KIND_CALLER),
+        (FailureKind.TRANSIENT, lease_pb2.FAILURE_KIND_TRANSIENT),
+        (FailureKind.WORKER, lease_pb2.FAILURE_KIND_WORKER),
+    ],
+)
+def test_every_kind_of_failure_has_its_wire_form(
+    kind: FailureKind, wire: lease_pb2.FailureKind.ValueType
+) -> None:
+    failed = to_wire(AttemptFailed(ID, kind, "code", "words", 3)).failed
+    assert failed == lease_pb2.AttemptFailed(
+        attempt_id=ID, kind=wire, code="code", message="words", steps_done=3
+    )
+
+
+def test_an_assignment_comes_as_it_was_sent() -> None:
+    work = assign(prompt="ü", negative_prompt="n", guidance=2.25, seed=2**32 - 1, image_count=3)
+    assert command_from_wire(command_to_wire(work)) == work
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("attempt_id", "att_x"), ("job_id", ""), ("user_id", "../etc")]
+)
+def test_ids_that_make_no_sense_make_work_malformed(field: str, value: str) -> None:
+    sent = assign_to_wire(assign())
+    setattr(sent, field, value)
+    command = command_from_wire(lease_pb2.WorkResponse(assign=sent))
+    assert isinstance(command, Malformed)
+    assert command.attempt_id == sent.attempt_id
+    assert command.reason.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("command", [Cancel(ID), Acknowledged(ID, accepted=True), Drain()])
+def test_other_commands_come_as_they_were_sent(command: Cancel | Acknowledged | Drain) -> None:
+    assert command_from_wire(command_to_wire(command)) == command
+
+
+def test_a_command_of_the_future_is_passed_over() -> None:
+    assert command_from_wire(lease_pb2.WorkResponse()) is None
+
+
+def test_a_greeting_must_be_one() -> None:
+    with pytest.raises(InvalidInput, match="welcome"):
+        welcome_from_wire(lease_pb2.WorkResponse(drain=lease_pb2.Drain()))
+    with pytest.raises(InvalidInput, match="positive"):
+        welcome_from_wire(lease_pb2.WorkResponse(welcome=lease_pb2.Welcome()))
+
+
+def test_a_greeting_comes_in_seconds() -> None:
+    welcome = welcome_from_wire(
+        lease_pb2.WorkResponse(
+            welcome=lease_pb2.Welcome(
+                heartbeat_interval_ms=5000,
+                lease_ttl_ms=15000,
+                kept_attempt_ids=["a", "b"],
+                cancelled_attempt_ids=["b"],
+            )
+        )
+    )
+    assert (welcome.heartbeat_interval_s, welcome.lease_ttl_s) == (5.0, 15.0)
+    assert sorted(welcome.kept) == ["a", "b"]
+    assert sorted(welcome.cancelled) == ["b"]
