@@ -327,24 +327,25 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
     ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
         job = self._own(request.user_id, request.job_id)
         self.watchers += 1
-        try:
-            told = b""
-            while True:
-                if self.fault is not None:
-                    await self.fault()
-                preview = self.previews.get(job.id, b"")
-                answer = jobs_pb2.WatchJobResponse(
-                    job=job, preview=preview, preview_media_type="image/png" if preview else ""
-                )
-                if answer.SerializeToString(deterministic=True) != told:
-                    told = answer.SerializeToString(deterministic=True)
-                    yield answer
-                if job.state > jobs_pb2.JOB_STATE_RUNNING:
-                    return
-                async with self._changed:
-                    await self._changed.wait()
-        finally:
-            self.watchers -= 1
+        context.add_done_callback(self._watch_ended)
+        told = b""
+        while True:
+            if self.fault is not None:
+                await self.fault()
+            preview = self.previews.get(job.id, b"")
+            answer = jobs_pb2.WatchJobResponse(
+                job=job, preview=preview, preview_media_type="image/png" if preview else ""
+            )
+            if answer.SerializeToString(deterministic=True) != told:
+                told = answer.SerializeToString(deterministic=True)
+                yield answer
+            if job.state > jobs_pb2.JOB_STATE_RUNNING:
+                return
+            async with self._changed:
+                await self._changed.wait()
+
+    def _watch_ended(self, _context: Context) -> None:
+        self.watchers -= 1
 
     async def ResolveJob(
         self, request: jobs_pb2.ResolveJobRequest, context: Context

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -56,13 +56,6 @@ class EndEvent(BaseModel):
     generation: GenerationOut
 
 
-class JobEventOut(BaseModel):
-    """The data of an event, by the event's name."""
-
-    event: Literal["queued", "started", "progress", "succeeded", "failed", "cancelled"]
-    data: QueuedEvent | StartedEvent | ProgressEvent | EndEvent
-
-
 class StreamIsOver(Exception):
     """The client has seen the last event already: 204 keeps a browser from asking again."""
 
@@ -86,13 +79,35 @@ async def _existing_job(
     return job
 
 
+def _described(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    return {
+        "type": "object",
+        "required": ["event", "id", "data"],
+        "properties": {"event": {"const": name}, "id": {"type": "string"}, "data": data},
+    }
+
+
+_END = {
+    "type": "object",
+    "required": ["generation"],
+    "properties": {"generation": {"$ref": "#/components/schemas/GenerationOut"}},
+}
+_EVENTS = {
+    "oneOf": [
+        _described("queued", QueuedEvent.model_json_schema()),
+        _described("started", StartedEvent.model_json_schema()),
+        _described("progress", ProgressEvent.model_json_schema()),
+        *(_described(name, _END) for name in sorted(_ENDS)),
+    ]
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events until the job's end. Each carries an id; comments keep the "
         "connection open. A stream cut short is taken up again with Last-Event-ID.",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
+                "itemSchema": _EVENTS,
                 "examples": {
                     "job": {
                         "value": "id: queued-2\nevent: queued\n"

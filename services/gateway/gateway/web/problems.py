@@ -98,7 +98,10 @@ async def on_domain_error(request: Request, error: Exception) -> JSONResponse:
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Handler of the framework's refusals: unknown path or method, unreadable or huge body."""
     known = cast("HTTPException", error)
-    return refusal(request.scope, known.status_code, known.headers)
+    headers = dict(known.headers or {})
+    if known.status_code == 405:  # noqa: PLR2004 (the framework names one route's methods only)
+        headers["Allow"] = _methods(request) or headers.get("Allow", "")
+    return refusal(request.scope, known.status_code, headers)
 
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -155,6 +158,13 @@ def _response(
     return JSONResponse(
         content | body, status_code=kind.status, media_type=MEDIA_TYPE, headers=headers
     )
+
+
+def _methods(request: Request) -> str:
+    """Every method of the path, as RFC 9110 section 10.2.1 asks for."""
+    path = getattr(request.scope.get("route"), "path_format", "")
+    described = request.app.openapi()["paths"].get(path, {})
+    return ", ".join(sorted(method.upper() for method in described))
 
 
 def _field(location: tuple[str | int, ...]) -> str:
