@@ -112,3 +112,12 @@ async def test_nobody_at_the_address_is_down_too() -> None:
         with pytest.raises(DomainError) as raised:
             await SchedulerJobs(channel, timeout_s=2).resolve(new_job_id())
         assert isinstance(raised.value, DependencyDown)
+
+
+async def test_a_state_newer_than_this_client_is_no_reason_to_free_a_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.fakes.billing.STATES", {JobStatus.UNKNOWN: 99})
+    async with serve_scheduler(MemoryScheduler()) as address, open_channel(address) as channel:
+        with pytest.raises(DependencyDown, match="99"):
+            await SchedulerJobs(channel, timeout_s=2).resolve(new_job_id())

@@ -23,7 +23,7 @@ _TYPES = {
     JobStatus.CANCELLED: events_pb2.EVENT_TYPE_CANCELLED,
 }
 
-_STATES = {
+STATES = {
     JobStatus.UNKNOWN: jobs_pb2.JOB_STATE_UNSPECIFIED,
     JobStatus.QUEUED: jobs_pb2.JOB_STATE_QUEUED,
     JobStatus.RUNNING: jobs_pb2.JOB_STATE_RUNNING,
@@ -151,7 +151,7 @@ async def serve_scheduler(scheduler: MemoryScheduler, port: int = 0) -> AsyncIte
         del context
         report = await scheduler.resolve(JobId(request.job_id))
         return jobs_pb2.ResolveJobResponse(
-            state=_STATES[report.status],
+            state=STATES[report.status],
             progress=jobs_pb2.Progress(step=report.steps_done, steps=report.steps_total),
         )
 

@@ -19,7 +19,7 @@ from billing.domain.feed import (
 from billing.domain.holds import Extension, effect_of
 from billing.storage.holds import extend_hold, find_hold, settle_hold
 from easel_kit.db import Connection, Pool, connection, transaction
-from easel_kit.errors import InvalidState
+from easel_kit.errors import Internal, InvalidState
 
 _CURSOR = """
 SELECT generation, transaction_id::text, sequence FROM feed_cursor WHERE feed = 'scheduler'
@@ -56,7 +56,7 @@ class PostgresFeed:
         async with connection(self._pool) as lent:
             row = await lent.fetchrow(_CURSOR)
         if row is None:
-            return Cursor()
+            raise Internal("the feed's cursor is missing")  # starting over would hide it
         return Cursor(row["generation"], int(row["transaction_id"]), row["sequence"])
 
     async def apply(self, event: JobEvent, now: datetime, extend_until: datetime) -> Applied:
