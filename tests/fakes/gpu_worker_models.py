@@ -1,0 +1,176 @@
+"""The real engine as tests run it, models with planted faults, and stock diffusers beside it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from easel_kit.ids import new_attempt_id
+from gpu_worker.domain.drawing import Drawn, Outcome, Raster, StepProgress
+from gpu_worker.domain.generation import Generation
+from gpu_worker.engine.catalogue import Entry
+from gpu_worker.engine.face import AsyncEngine, EngineOptions, LoadModel
+from gpu_worker.engine.job import Conditioning, Model, Rows
+from gpu_worker.engine.stable_diffusion import StableDiffusion
+
+Stock = Any  # a diffusers pipeline; diffusers is untyped
+
+MODELS_DIR = Path(__file__).parents[2] / "services" / "gpu-worker" / "models"
+SHAPES_DIR = MODELS_DIR / "shapes-64"
+
+
+class Wrapped:
+    """A real model, whose functions a test replaces one by one."""
+
+    def __init__(self, model: StableDiffusion) -> None:
+        self.model = model
+        self.scheduler_config = model.scheduler_config
+        self.size_bytes = model.size_bytes
+        self.latents: dict[int, torch.Tensor] = {}
+        """Finished latents by their generator's seed."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def move_to(self, device: torch.device) -> None:
+        self.model.move_to(device)
+
+    def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+        return self.model.latent_shape(width_px, height_px)
+
+    def encode(self, prompt: str, negative_prompt: str, *, guided: bool) -> Conditioning:
+        return self.model.encode(prompt, negative_prompt, guided=guided)
+
+    def denoise(self, rows: Rows) -> torch.Tensor:
+        return self.model.denoise(rows)
+
+    def decode(self, latents: torch.Tensor, generator: torch.Generator) -> Raster:
+        self.latents[generator.initial_seed()] = latents.clone()
+        return self.model.decode(latents, generator)
+
+    def look(self, estimate: torch.Tensor) -> Raster:
+        return self.model.look(estimate)
+
+
+Denoise = Callable[[Wrapped, Rows], torch.Tensor]
+
+
+def faulty(denoise: Denoise) -> LoadModel:
+    """A loader of models whose forward is another."""
+
+    class Faulty(Wrapped):
+        def denoise(self, rows: Rows) -> torch.Tensor:
+            return denoise(self, rows)
+
+    def load(entry: Entry, dtype: torch.dtype) -> Model:
+        return Faulty(StableDiffusion.load(entry, dtype))
+
+    return load
+
+
+class Recorder:
+    """A loader that remembers the models it made."""
+
+    def __init__(self, load: LoadModel | None = None) -> None:
+        self._load = load or (lambda entry, dtype: Wrapped(StableDiffusion.load(entry, dtype)))
+        self.made: list[Wrapped] = []
+
+    def __call__(self, entry: Entry, dtype: torch.dtype) -> Model:
+        model = self._load(entry, dtype)
+        assert isinstance(model, Wrapped)
+        self.made.append(model)
+        return model
+
+
+@contextmanager
+def running_engine(
+    load: LoadModel = StableDiffusion.load,
+    *,
+    models_dir: Path = MODELS_DIR,
+    dtype: str = "float32",
+    cache_bytes: int = 2**30,
+    preview_interval_s: float = 0.0,
+) -> Iterator[AsyncEngine]:
+    """An engine on one CPU thread that outlives event loops."""
+    options = EngineOptions(
+        models_dir=models_dir,
+        device="cpu",
+        dtype=dtype,
+        threads=1,
+        cache_bytes=cache_bytes,
+        preview_interval_s=preview_interval_s,
+    )
+    with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as executor:
+        engine = AsyncEngine(options, loader, load)
+        engine.start(executor)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+async def draw(
+    engine: AsyncEngine,
+    asked: Generation,
+    progressed: Callable[[StepProgress], None] = lambda _: None,
+) -> Outcome:
+    """One drawing under a fresh id."""
+    return await engine.draw(new_attempt_id(), asked, progressed)
+
+
+async def drawn(engine: AsyncEngine, asked: Generation) -> Drawn:
+    """One drawing that comes out well."""
+    outcome = await draw(engine, asked)
+    assert isinstance(outcome, Drawn), outcome
+    return outcome
+
+
+def copy_model(into: Path, name: str = "shapes-64", **preset: object) -> Path:
+    """A model directory of links to the real files, with changes of its preset."""
+    path = into / name
+    path.mkdir(parents=True)
+    for source in SHAPES_DIR.rglob("*"):
+        target = path / source.relative_to(SHAPES_DIR)
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            target.parent.mkdir(exist_ok=True)
+            target.symlink_to(source)
+    write_preset(path, **preset)
+    return path
+
+
+def write_preset(path: Path, **changes: object) -> None:
+    """The real preset with changes, instead of what stands there."""
+    preset = json.loads((SHAPES_DIR / "easel.json").read_text(encoding="utf-8"))
+    (path / "easel.json").unlink(missing_ok=True)
+    (path / "easel.json").write_text(json.dumps(preset | changes), encoding="utf-8")
+
+
+class Gate:
+    """Holds the engine's thread inside a forward, from the given one on, until it is opened."""
+
+    def __init__(self, after: int = 0) -> None:
+        self._after = after
+        self._passed = 0
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, model: Wrapped, rows: Rows) -> torch.Tensor:
+        if self._passed >= self._after:
+            self.reached.set()
+            assert self.open.wait(20)
+        self._passed += 1
+        return model.model.denoise(rows)

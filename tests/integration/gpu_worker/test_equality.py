@@ -1,0 +1,188 @@
+"""A picture is bit for bit what stock diffusers draws for that job alone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from gpu_worker.domain.generation import Generation
+from gpu_worker.engine.face import AsyncEngine
+from gpu_worker.engine.job import Rows
+from gpu_worker.engine.samplers import SAMPLERS
+from tests.fakes.gpu_worker import generation
+from tests.fakes.gpu_worker_models import (
+    Denoise,
+    Recorder,
+    Stock,
+    Wrapped,
+    copy_model,
+    drawn,
+    faulty,
+    running_engine,
+)
+
+# Stock diffusers' way to each sampler of our table, written down again on purpose.
+STOCK: dict[str, tuple[Any, dict[str, object]]] = {
+    "ddim": (diffusers.DDIMScheduler, {}),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "euler_a": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    "dpmpp_2m_karras": (
+        diffusers.DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "unipc": (diffusers.UniPCMultistepScheduler, {}),
+    "lcm": (diffusers.LCMScheduler, {}),
+}
+ALL = sorted(STOCK)
+
+
+def drawn_by_stock(stock: Stock, asked: Generation) -> tuple[torch.Tensor, bytes]:
+    """Finished latents and pixels of a job of one picture."""
+    kind, options = STOCK[asked.sampler]
+    kept = stock.scheduler
+    found: list[torch.Tensor] = []
+
+    def note(_pipe: object, _step: int, _t: object, inside: dict[str, Any]) -> dict[str, Any]:
+        found.append(inside["latents"].clone())
+        return inside
+
+    try:
+        stock.scheduler = kind.from_config(kept.config, **options)
+        image = stock(
+            asked.prompt,
+            negative_prompt=asked.negative_prompt,
+            width=asked.width_px,
+            height=asked.height_px,
+            num_inference_steps=asked.steps,
+            guidance_scale=asked.guidance,
+            generator=torch.Generator("cpu").manual_seed(asked.seed),
+            callback_on_step_end=note,
+        ).images[0]
+    finally:
+        stock.scheduler = kept
+    return found[-1], image.tobytes()
+
+
+async def drawn_by_us(
+    engine: AsyncEngine, recorder: Recorder, asked: Generation
+) -> tuple[torch.Tensor, bytes]:
+    outcome = await drawn(engine, asked)
+    (picture,) = outcome.pictures
+    return recorder.made[-1].latents.pop(asked.seed), picture.raster.rgb
+
+
+def same(one: tuple[torch.Tensor, bytes], two: tuple[torch.Tensor, bytes]) -> bool:
+    return torch.equal(one[0], two[0]) and one[1] == two[1]
+
+
+def test_the_table_of_samplers_is_compared_in_full() -> None:
+    assert set(STOCK) == set(SAMPLERS)
+
+
+@pytest.mark.parametrize("guidance", [2.5, 1.0, 0.0])
+@pytest.mark.parametrize("sampler", ALL)
+async def test_alone_it_is_bitwise_stock(
+    engine: AsyncEngine, recorder: Recorder, stock: Stock, sampler: str, guidance: float
+) -> None:
+    asked = generation(sampler=sampler, guidance=guidance, steps=7, seed=2**32 - 1)
+    assert same(await drawn_by_us(engine, recorder, asked), drawn_by_stock(stock, asked))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"negative_prompt": "a blue square", "guidance": 4.0},
+        {"steps": 1},
+        {"steps": 33},
+        {"prompt": "a large red star on the left " * 5},
+        {"prompt": "words that nobody taught it, ünïcode too"},
+    ],
+)
+async def test_settings_at_the_edges_are_bitwise_stock(
+    engine: AsyncEngine, recorder: Recorder, stock: Stock, changes: dict[str, object]
+) -> None:
+    asked = generation(**changes)
+    assert same(await drawn_by_us(engine, recorder, asked), drawn_by_stock(stock, asked))
+
+
+async def test_other_sizes_are_bitwise_stock(tmp_path: Path, stock: Stock) -> None:
+    copy_model(tmp_path, sizes=[])
+    asked = generation(width_px=96, height_px=40, steps=4)
+    recorder = Recorder()
+    with running_engine(recorder, models_dir=tmp_path) as engine:
+        ours = await drawn_by_us(engine, recorder, asked)
+    assert same(ours, drawn_by_stock(stock, asked))
+
+
+async def test_each_of_n_pictures_is_what_its_seed_gives_alone(
+    engine: AsyncEngine, recorder: Recorder, stock: Stock
+) -> None:
+    asked = generation(image_count=3, seed=2**32 - 2, sampler="euler_a", steps=5)
+    outcome = await drawn(engine, asked)
+    assert outcome.steps_done == 15
+    for index, seed in enumerate([2**32 - 2, 2**32 - 1, 0]):
+        picture = outcome.pictures[index]
+        alone = drawn_by_stock(stock, replace(asked, image_count=1, seed=seed))
+        assert picture.seed == seed
+        assert same((recorder.made[-1].latents.pop(seed), picture.raster.rgb), alone)
+
+
+async def test_jobs_at_the_same_time_do_not_disturb_one_another(
+    engine: AsyncEngine, recorder: Recorder, stock: Stock
+) -> None:
+    jobs = [
+        generation(
+            sampler=sampler,
+            seed=100 + index,
+            steps=3 + 2 * index,
+            guidance=(1.0, 2.5, 4.0)[index % 3],
+            prompt=f"{('one', 'two', 'three')[index % 3]} red circle",
+        )
+        for index, sampler in enumerate(ALL)
+    ]
+    outcomes = await asyncio.gather(*(drawn(engine, asked) for asked in jobs))
+    for asked, outcome in zip(jobs, outcomes, strict=True):
+        latents = recorder.made[-1].latents.pop(asked.seed)
+        ours = (latents, outcome.pictures[0].raster.rgb)
+        assert same(ours, drawn_by_stock(stock, asked)), asked.sampler
+
+
+# --- the comparison itself must be able to fail -----------------------------------------------
+
+
+def _one_step_late(model: Wrapped, rows: Rows) -> torch.Tensor:
+    return model.model.denoise(replace(rows, timesteps=(rows.timesteps + 1).clamp(max=999)))
+
+
+def _prompts_rolled(model: Wrapped, rows: Rows) -> torch.Tensor:
+    return model.model.denoise(replace(rows, conditioning=rows.conditioning.roll(1, dims=0)))
+
+
+def _slightly_off(model: Wrapped, rows: Rows) -> torch.Tensor:
+    return torch.nextafter(model.model.denoise(rows), torch.tensor(torch.inf))
+
+
+@pytest.mark.parametrize("fault", [_one_step_late, _prompts_rolled, _slightly_off])
+async def test_a_planted_fault_is_seen(stock: Stock, fault: Denoise) -> None:
+    asked = generation()
+    recorder = Recorder(faulty(fault))
+    with running_engine(recorder) as engine:
+        ours = await drawn_by_us(engine, recorder, asked)
+    theirs = drawn_by_stock(stock, asked)
+    assert not same(ours, theirs)
+    assert not torch.equal(ours[0], theirs[0])
+
+
+async def test_another_jobs_generator_is_seen(
+    engine: AsyncEngine, recorder: Recorder, stock: Stock
+) -> None:
+    asked = generation(sampler="euler_a")
+    ours = await drawn_by_us(engine, recorder, replace(asked, seed=8))
+    assert not same(ours, drawn_by_stock(stock, asked))
