@@ -35,7 +35,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && pip --python /venv/bin/python check
 
 FROM ${BASE}
-RUN useradd --system --uid 10001 --user-group --home-dir /tmp --no-create-home easel
+RUN groupadd --system --gid 10001 easel \
+ && useradd --system --uid 10001 --gid easel --home-dir /tmp --no-create-home easel
 # a new volume takes over the owner of the folder it is mounted on
 RUN install -d -o easel -g easel -m 750 /var/lib/easel/objects
 COPY --from=build /venv /venv
@@ -43,7 +44,7 @@ COPY services/gpu-worker/models /models
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HF_HOME=/tmp/huggingface HF_HUB_OFFLINE=1 \
     WORKER_LISTEN=0.0.0.0:50051 WORKER_METRICS_LISTEN=0.0.0.0:9464 WORKER_MODELS_DIR=/models
-USER easel
+USER 10001:10001
 EXPOSE 50051 9464
 # torch takes its time to load
 HEALTHCHECK --interval=5s --timeout=5s --start-period=90s --retries=6 \

@@ -26,13 +26,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && pip --python /venv/bin/python check
 
 FROM ${BASE}
-RUN useradd --system --uid 10001 --user-group --home-dir /tmp --no-create-home easel
+RUN groupadd --system --gid 10001 easel \
+ && useradd --system --uid 10001 --gid easel --home-dir /tmp --no-create-home easel
 # a new volume takes over the owner of the folder it is mounted on
 RUN install -d -o easel -g easel -m 700 /var/lib/easel/issuer
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     ISSUER_LISTEN=0.0.0.0:9000 ISSUER_KEY_FILE=/var/lib/easel/issuer/key.pem
-USER easel
+USER 10001:10001
 EXPOSE 9000
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 \
     CMD ["python", "-m", "easel_kit.probe", "http://127.0.0.1:9000/healthz"]

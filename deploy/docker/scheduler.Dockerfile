@@ -26,11 +26,12 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && pip --python /venv/bin/python check
 
 FROM ${BASE}
-RUN useradd --system --uid 10001 --user-group --home-dir /tmp --no-create-home easel
+RUN groupadd --system --gid 10001 easel \
+ && useradd --system --uid 10001 --gid easel --home-dir /tmp --no-create-home easel
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     SCHEDULER_LISTEN=0.0.0.0:50051 SCHEDULER_METRICS_LISTEN=0.0.0.0:9464
-USER easel
+USER 10001:10001
 EXPOSE 50051 9464
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 \
     CMD ["python", "-m", "easel_kit.probe", "127.0.0.1:50051"]
