@@ -1,0 +1,325 @@
+"""The gateway's ports in memory, for unit tests; what they hold to is in tests/contract."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from easel_kit import ids
+from easel_kit.errors import InsufficientCredits, NotFound
+from easel_kit.ids import ImageId, JobId, ModelKey, UserId
+from gateway.domain.account import (
+    Account,
+    Balance,
+    Entitlements,
+    Hold,
+    HoldState,
+    LedgerPage,
+    PlacedHold,
+    Plan,
+)
+from gateway.domain.catalogue import Model, ModelDefaults, Size
+from gateway.domain.job import Generation, Image, Job, JobPage, JobState, JobUpdate, Timeline
+from gateway.domain.library import Cursor, JobEvent, Picture
+
+ALICE, MALLORY = UserId("alice"), UserId("mallory")
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+class MovedClock:
+    """A clock that only a test moves."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 0.0
+
+    def now(self) -> datetime:
+        return NOON
+
+    def monotonic(self) -> float:
+        return self.elapsed_s
+
+
+def plan(key: str = "free", requests_per_minute: int = 60) -> Plan:
+    return Plan(
+        key=key,
+        version=1,
+        name=key.title(),
+        price_cents=0,
+        currency="usd",
+        monthly_millicredits=1000,
+        priority=1,
+        weight=1,
+        max_running=1,
+        max_waiting=2,
+        queue_time_s=60,
+        max_pixels=4096,
+        max_images=1,
+        requests_per_minute=requests_per_minute,
+    )
+
+
+def model(key: str = "shapes-64", **changed: object) -> Model:
+    made = Model(
+        key=ModelKey(key),
+        name=key,
+        base="shapes",
+        type="main",
+        description="",
+        licence="MIT",
+        defaults=ModelDefaults(steps=10, guidance=2.5, size=Size(64, 64), sampler="ddim"),
+        sizes=(Size(64, 64), Size(64, 128)),
+        max_steps=50,
+        max_prompt_tokens=32,
+        samplers=("ddim", "euler"),
+        loaded=True,
+        unavailable_reason="",
+    )
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+def generation() -> Generation:
+    return Generation(
+        model_key=ModelKey("shapes-64"),
+        prompt="a red circle",
+        negative_prompt="",
+        width_px=64,
+        height_px=64,
+        steps=10,
+        guidance=2.5,
+        seed=7,
+        sampler="ddim",
+        image_count=1,
+    )
+
+
+def job(state: JobState = JobState.QUEUED, **changed: object) -> Job:
+    made = Job(id=ids.new_job_id(), user_id=ALICE, state=state, generation=generation())
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+def image() -> Image:
+    image_id = ids.new_image_id()
+    return Image(
+        id=image_id,
+        object_key=f"users/alice/{image_id}.png",
+        width_px=64,
+        height_px=64,
+        media_type="image/png",
+        size_bytes=10,
+        sha256="0" * 64,
+        seed=2**32 - 1,
+    )
+
+
+def finished() -> Job:
+    timeline = Timeline(queued_at=NOON, finished_at=NOON)
+    return job(JobState.SUCCEEDED, images=(image(), image()), timeline=timeline)
+
+
+@dataclass
+class FakeJobs:
+    """A scheduler: `refuse` is raised by a submit, `after` by one that has been written."""
+
+    jobs: dict[JobId, Job] = field(default_factory=dict)
+    refuse: Exception | None = None
+    after: Exception | None = None
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: list[list[JobUpdate | Exception]] = field(default_factory=list)
+    watching: int = 0
+
+    async def submit(
+        self, user_id: UserId, job_id: JobId, generation: Generation, entitlements: Entitlements
+    ) -> Job:
+        assert entitlements.version == 1
+        self.entered.set()
+        await self.go_on.wait()
+        if self.refuse is not None:
+            raise self.refuse
+        made = Job(id=job_id, user_id=user_id, state=JobState.QUEUED, generation=generation)
+        self.jobs[job_id] = made
+        if self.after is not None:
+            raise self.after
+        return made
+
+    async def get(self, user_id: UserId, job_id: JobId) -> Job:
+        found = self.jobs.get(job_id)
+        if found is None or found.user_id != user_id:
+            raise NotFound("job", job_id)
+        return found
+
+    async def list(
+        self, user_id: UserId, *, states: Sequence[JobState], page_size: int, page_token: str
+    ) -> JobPage:
+        assert page_token == ""
+        own = [found for found in self.jobs.values() if found.user_id == user_id]
+        wanted = [found for found in own if not states or found.state in states]
+        return JobPage(tuple(wanted[:page_size]), "next" if len(wanted) > page_size else "")
+
+    async def cancel(self, user_id: UserId, job_id: JobId) -> Job:
+        found = replace(await self.get(user_id, job_id), state=JobState.CANCELLED)
+        self.jobs[job_id] = found
+        return found
+
+    async def watch(self, user_id: UserId, job_id: JobId) -> AsyncGenerator[JobUpdate, None]:
+        await self.get(user_id, job_id)
+        self.watching += 1
+        try:
+            for told in self.streams.pop(0) if self.streams else []:
+                if isinstance(told, Exception):
+                    raise told
+                yield told
+            if not self.streams:
+                await asyncio.Event().wait()
+        finally:
+            self.watching -= 1
+
+
+@dataclass
+class FakeHolds:
+    """Billing: a price of 40 out of what is available."""
+
+    available: int = 1000
+    holds: dict[JobId, Hold] = field(default_factory=dict)
+    fault: Exception | None = None
+
+    async def place_hold(
+        self, user_id: UserId, job_id: JobId, generation: Generation
+    ) -> PlacedHold:
+        del user_id, generation
+        if self.available < 40:
+            raise InsufficientCredits(40, self.available)
+        self.available -= 40
+        hold = Hold(
+            job_id=job_id,
+            state=HoldState.OPEN,
+            amount_millicredits=40,
+            captured_millicredits=0,
+        )
+        self.holds[job_id] = hold
+        return PlacedHold(hold, Entitlements(1, plan()))
+
+    async def release_hold(self, job_id: JobId, reason: str) -> None:
+        assert reason == "refused"
+        if self.fault is not None:
+            raise self.fault
+        self.available += 40
+        self.holds[job_id] = replace(self.holds[job_id], state=HoldState.RELEASED)
+
+    async def get_holds(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
+        del user_id
+        if self.fault is not None:
+            raise self.fault
+        return {job_id: self.holds[job_id] for job_id in job_ids if job_id in self.holds}
+
+
+@dataclass
+class FakeLibrary:
+    """The library and the place in the feed."""
+
+    pictures: dict[ImageId, Picture] = field(default_factory=dict)
+    place: Cursor = field(default_factory=Cursor)
+    fault: Exception | None = None
+
+    async def record(self, pictures: Sequence[Picture]) -> None:
+        if self.fault is not None:
+            raise self.fault
+        for picture in pictures:
+            self.pictures.setdefault(picture.image.id, picture)
+
+    async def find(self, user_id: UserId, image_id: ImageId) -> Picture:
+        found = self.pictures.get(image_id)
+        if found is None or found.user_id != user_id:
+            raise NotFound("image", image_id)
+        return found
+
+    async def cursor(self) -> Cursor:
+        return self.place
+
+    async def apply(self, pictures: Sequence[Picture], cursor: Cursor) -> None:
+        await self.record(pictures)
+        self.place = max(self.place, cursor)
+
+
+@dataclass
+class FakeModels:
+    """The catalogue; counts how often it was asked."""
+
+    models: list[Model] = field(default_factory=lambda: [model()])
+    fault: Exception | None = None
+    asked: int = 0
+
+    async def list_models(self) -> tuple[Model, ...]:
+        self.asked += 1
+        if self.fault is not None:
+            raise self.fault
+        return tuple(self.models)
+
+
+@dataclass
+class FakeLedger:
+    """One account on one plan."""
+
+    plan: Plan = field(default_factory=plan)
+    fault: Exception | None = None
+    calls: list[str] = field(default_factory=list)
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if self.fault is not None:
+            raise self.fault
+
+    def _account(self, user_id: UserId) -> Account:
+        return Account(
+            user_id=user_id,
+            entitlements=Entitlements(1, self.plan),
+            balance=Balance(1000, 0),
+            opened_at=NOON,
+            renews_at=None,
+        )
+
+    async def get_account(self, user_id: UserId) -> Account:
+        self._called("get_account")
+        return self._account(user_id)
+
+    async def get_entitlements(self, user_id: UserId) -> Entitlements:
+        del user_id
+        self._called("get_entitlements")
+        return Entitlements(1, self.plan)
+
+    async def change_plan(self, user_id: UserId, plan_key: str) -> Account:
+        self._called("change_plan")
+        if plan_key not in {"free", "pro"}:
+            raise NotFound("plan", plan_key)
+        self.plan = plan(plan_key, requests_per_minute=600)
+        return self._account(user_id)
+
+    async def list_plans(self) -> tuple[Plan, ...]:
+        return (self.plan,)
+
+    async def list_ledger(
+        self, user_id: UserId, *, page_size: int, page_token: str, job_id: JobId | None
+    ) -> LedgerPage:
+        del user_id, page_size, page_token, job_id
+        return LedgerPage((), "")
+
+
+@dataclass
+class FakeFeed:
+    """An event feed: each subscription gets the next script of batches, then waits for ever."""
+
+    scripts: list[list[tuple[JobEvent, ...] | Exception]] = field(default_factory=list)
+    cursors: list[Cursor] = field(default_factory=list)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def subscribe(self, after: Cursor) -> AsyncGenerator[tuple[JobEvent, ...], None]:
+        self.cursors.append(after)
+        for told in self.scripts.pop(0) if self.scripts else []:
+            if isinstance(told, Exception):
+                raise told
+            yield told
+        if not self.scripts:
+            self.idle.set()
+            await asyncio.Event().wait()
