@@ -40,6 +40,8 @@ from gateway.web.context import Services
 SCHEMA = "gateway"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _JWKS_TIMEOUT_S = 3.0
+# Longer than a load balancer's usual 60 s, so that it never meets a connection just closed.
+_KEEP_ALIVE_S = 75
 
 _log = get_logger(__name__)
 
@@ -180,6 +182,7 @@ async def _http(
             ws="none",
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies or None,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, int(settings.grace_s)),
         )
     )
