@@ -122,6 +122,10 @@ class FeedStore(Protocol):
 class FeedBell(Protocol):
     """Tells that the feed may have grown."""
 
+    def ring(self) -> None:
+        """Rings for every reader."""
+        ...
+
     def wait(self) -> AbstractAsyncContextManager[Bell]:
         """A bell for one reader."""
         ...

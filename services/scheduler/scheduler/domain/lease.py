@@ -6,7 +6,7 @@ Pure rules; the database decides with them under a lock on the job's row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from easel_kit.ids import AttemptId, JobId, UserId, WorkerId
@@ -58,7 +58,34 @@ class Report:
     images: tuple[Image, ...] = ()
     warnings: tuple[str, ...] = ()
     first_step_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a worker says of an attempt that ended; durations are from its assignment."""
+
+    attempt_id: AttemptId
+    outcome: Outcome
+    steps_done: int = 0
+    error: JobError | None = None
+    images: tuple[Image, ...] = ()
+    warnings: tuple[str, ...] = ()
+    first_step_ms: int = 0
     total_ms: int = 0
+
+    def of(self, claim: Claim, first_step_at: datetime | None) -> Report:
+        """The report on this claim; `first_step_at` is when this side saw the first step."""
+        if self.first_step_ms > 0:
+            first_step_at = claim.claimed_at + timedelta(milliseconds=self.first_step_ms)
+        return Report(
+            claim=claim,
+            outcome=self.outcome,
+            steps_done=self.steps_done,
+            error=self.error,
+            images=self.images,
+            warnings=self.warnings,
+            first_step_at=first_step_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,9 @@ _log = get_logger(__name__)
 class RedisSignals:
     """`ports.Signals` on Redis pub/sub: one connection for the whole process."""
 
-    def __init__(self, redis: Redis, prefix: str, handler: SignalHandler) -> None:
-        """`prefix` is that of the lane's keys; the handler is called in the event loop."""
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        """`prefix` is that of the lane's keys."""
         self._redis = redis
-        self._handler = handler
         self._wake = f"{prefix}wake"
         self._control = f"{prefix}control"
         self._job = f"{prefix}job:"
@@ -70,18 +69,18 @@ class RedisSignals:
                 else:
                     await self._pubsub.unsubscribe(channel)
 
-    async def run(self) -> None:
-        """Listens until cancelled, connecting again after losses."""
+    async def run(self, handler: SignalHandler) -> None:
+        """Tells the handler until cancelled, connecting again after losses."""
         while True:
             try:
-                await self._listen()
+                await self._listen(handler)
             except (RedisError, OSError) as error:
                 _log.warning("signals.lost", reason=type(error).__name__)
             for confirmed in self._confirmed.values():
                 confirmed.clear()
             await asyncio.sleep(_RECONNECT_S)
 
-    async def _listen(self) -> None:
+    async def _listen(self, handler: SignalHandler) -> None:
         pubsub = self._redis.pubsub()
         try:
             channels = [self._wake, self._control]
@@ -90,24 +89,25 @@ class RedisSignals:
             while True:
                 message = await pubsub.get_message(timeout=_LISTEN_S)
                 if message is not None:
-                    self._heard(message["type"], message["channel"].decode(), message["data"])
+                    channel = message["channel"].decode()
+                    self._heard(handler, message["type"], channel, message["data"])
         finally:
             self._pubsub = None
             await pubsub.aclose()  # type: ignore[no-untyped-call]
 
-    def _heard(self, kind: str, channel: str, data: bytes) -> None:
+    def _heard(self, handler: SignalHandler, kind: str, channel: str, data: bytes) -> None:
         if kind == "subscribe":
             if channel == self._wake:
-                self._handler.on_connected()
+                handler.on_connected()
             elif channel in self._confirmed:
                 self._confirmed[channel].set()
         elif kind != "message":
             return
         elif channel == self._wake:
-            self._handler.on_wake(ModelKey(data.decode()))
+            handler.on_wake(ModelKey(data.decode()))
         elif channel == self._control:
             _, worker_id, attempt_id = data.decode().split(" ")
-            self._handler.on_stop(WorkerId(worker_id), AttemptId(attempt_id))
+            handler.on_stop(WorkerId(worker_id), AttemptId(attempt_id))
         else:
             job_id = JobId(channel.removeprefix(self._job))
-            self._handler.on_job(job_id, progress_from_redis(job_id, data))
+            handler.on_job(job_id, progress_from_redis(job_id, data))

@@ -1,0 +1,58 @@
+"""The scheduler's own clockwork: passes of the caretaker at their intervals.
+
+No job waits for these: they look after leases that ran out, waits that took too long, and
+differences between the queue and the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from easel_kit.errors import DependencyDown
+from scheduler.ports import FeedStore, Observer
+from scheduler.service.upkeep import Caretaker
+
+_PRUNE_EVERY_S = 600.0
+_PASS_S = 60.0
+
+
+async def every(
+    interval_s: float, what: str, work: Callable[[], Awaitable[object]], observer: Observer
+) -> None:
+    """Does `work` now and `interval_s` after each end, until cancelled.
+
+    A store that does not answer costs one pass; any other error ends the process.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(_PASS_S):
+                await work()
+        except (DependencyDown, TimeoutError) as error:
+            observer.trouble(what, error)
+        await asyncio.sleep(interval_s)
+
+
+async def watch_leases(caretaker: Caretaker, observer: Observer, *, every_s: float) -> None:
+    """Expires leases and overdue waits."""
+
+    async def look() -> None:
+        await caretaker.expire()
+        await caretaker.fail_overdue()
+
+    await every(every_s, "expire", look, observer)
+
+
+async def reconcile(caretaker: Caretaker, observer: Observer, *, every_s: float) -> None:
+    """Makes the queue agree with the database, at the start and then again and again."""
+    await every(every_s, "reconcile", caretaker.reconcile, observer)
+
+
+async def prune(feed: FeedStore, observer: Observer, *, kept_s: float) -> None:
+    """Removes old events."""
+
+    async def remove() -> None:
+        while await feed.prune(older_than_s=kept_s):
+            pass
+
+    await every(_PRUNE_EVERY_S, "prune", remove, observer)

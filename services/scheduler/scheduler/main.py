@@ -1,0 +1,257 @@
+"""The composition root: settings in, servers out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from easel.scheduler.v1.events_pb2_grpc import add_EventServiceServicer_to_server
+from easel.scheduler.v1.jobs_pb2_grpc import add_JobServiceServicer_to_server
+from easel.scheduler.v1.lease_pb2_grpc import add_LeaseServiceServicer_to_server
+from easel_kit import migrations
+from easel_kit.clock import Clock, SystemClock
+from easel_kit.db import Pool, open_pool
+from easel_kit.lifecycle import Supervisor
+from easel_kit.log import get_logger
+from easel_kit.redis import open_redis
+from easel_kit.rpc.server import RpcServer, build_server
+from easel_kit.telemetry import serve_metrics
+from scheduler import loop
+from scheduler.observe import LoggingObserver
+from scheduler.ports import Observer, Spawn
+from scheduler.rpc.events import EventServicer
+from scheduler.rpc.jobs import JobServicer
+from scheduler.rpc.leases import LeaseServicer
+from scheduler.service.assign import Assigner
+from scheduler.service.dispatch import Dispatch
+from scheduler.service.feed import Feed
+from scheduler.service.hearing import Hearing
+from scheduler.service.jobs import Jobs
+from scheduler.service.keeper import Keeper
+from scheduler.service.progress import ProgressPump
+from scheduler.service.recorder import Recorder
+from scheduler.service.reports import Reports
+from scheduler.service.settle import Settler
+from scheduler.service.upkeep import Caretaker
+from scheduler.service.watch import Watches
+from scheduler.service.workers import Workers
+from scheduler.settings import Settings
+from scheduler.storage.attempts import PostgresAttempts
+from scheduler.storage.bell import PostgresBell
+from scheduler.storage.events import PostgresFeed
+from scheduler.storage.jobs import PostgresJobs
+from scheduler.storage.leases import RedisLeases
+from scheduler.storage.queue import RedisLine
+from scheduler.storage.scripts import Scripts
+from scheduler.storage.signals import RedisSignals
+
+SCHEMA = "scheduler"
+SERVICES = (
+    "easel.scheduler.v1.JobService",
+    "easel.scheduler.v1.LeaseService",
+    "easel.scheduler.v1.EventService",
+)
+_MIGRATIONS = Path(__file__).with_name("migrations")
+
+_log = get_logger(__name__)
+
+
+def migrate(settings: Settings) -> None:
+    """Brings the schema to what this code needs."""
+    migrations.upgrade(_MIGRATIONS, settings.database_url.get_secret_value(), SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """Adapters, opened."""
+
+    jobs: PostgresJobs
+    attempts: PostgresAttempts
+    feed: PostgresFeed
+    bell: PostgresBell
+    line: RedisLine
+    leases: RedisLeases
+    signals: RedisSignals
+
+
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """Use cases, built."""
+
+    jobs: Jobs
+    watches: Watches
+    workers: Workers
+    feed: Feed
+    caretaker: Caretaker
+    recorder: Recorder
+    pump: ProgressPump
+    hearing: Hearing
+
+    def shut(self) -> None:
+        """Ends all streams well: their clients come again, here or to another replica."""
+        self.workers.shut()
+        self.watches.shut()
+        self.feed.shut()
+
+
+async def run(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    observer: Observer | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Serves until `stop` is set, then ends all streams and returns.
+
+    Args:
+        settings: checked.
+        stop: set by a signal, or by a background task that failed.
+        observer: takes the place of logs and metrics.
+        clock: takes the place of the machine's.
+
+    Raises:
+        DependencyDown: the database does not answer at the start.
+    """
+    observer = observer or LoggingObserver(settings.lane)
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        stack.callback(serve_metrics(settings.metrics_listen))
+        stores = await _open(settings, stack)
+        supervisor = await stack.enter_async_context(Supervisor(stop))
+
+        def spawn(name: str, work: Coroutine[Any, Any, None]) -> None:
+            supervisor.start(name, work, may_end=True)
+
+        uses = _build(settings, stores, observer, clock, spawn)
+        for name, work in _side_tasks(settings, stores, uses, observer).items():
+            supervisor.start(name, work)
+        server = _register(settings, uses, spawn)
+        async with server.serving(settings.listen, SERVICES, grace_s=settings.grace_s):
+            _log.info("service.ready", port=server.port)
+            await stop.wait()
+            uses.shut()
+
+
+async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:
+    url = settings.database_url.get_secret_value()
+    pool: Pool = await stack.enter_async_context(
+        open_pool(
+            url, schema=SCHEMA, name="easel-scheduler", max_size=settings.database_connections
+        )
+    )
+    redis = await stack.enter_async_context(
+        open_redis(settings.redis_url.get_secret_value(), name="easel-scheduler")
+    )
+    bell = PostgresBell(pool, url)
+    scripts = Scripts(redis, settings.lane)
+    return _Stores(
+        jobs=PostgresJobs(pool, lane=settings.lane, ring=bell.ring),
+        attempts=PostgresAttempts(
+            pool, lane=settings.lane, max_attempts=settings.max_attempts, ring=bell.ring
+        ),
+        feed=PostgresFeed(pool),
+        bell=bell,
+        line=RedisLine(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
+        leases=RedisLeases(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
+        signals=RedisSignals(redis, scripts.prefix),
+    )
+
+
+def _build(
+    settings: Settings, stores: _Stores, observer: Observer, clock: Clock, spawn: Spawn
+) -> _Uses:
+    settler = Settler(stores.attempts, stores.line, observer)
+    recorder = Recorder(stores.attempts, stores.line, observer)
+    pump = ProgressPump(stores.leases, observer, max_preview_bytes=settings.max_preview_bytes)
+    dispatch = Dispatch()
+    keeper = Keeper(stores.attempts, stores.leases)
+    jobs = Jobs(
+        stores.jobs,
+        stores.line,
+        stores.leases,
+        observer,
+        max_jobs_per_submit=settings.max_jobs_per_submit,
+    )
+    workers = Workers(
+        attempts=stores.attempts,
+        line=stores.line,
+        leases=stores.leases,
+        settler=settler,
+        keeper=keeper,
+        assigner=Assigner(
+            attempts=stores.attempts,
+            line=stores.line,
+            leases=stores.leases,
+            keeper=keeper,
+            recorder=recorder,
+            dispatch=dispatch,
+            observer=observer,
+        ),
+        reports=Reports(stores.attempts, settler, observer),
+        pump=pump,
+        dispatch=dispatch,
+        observer=observer,
+        clock=clock,
+        spawn=spawn,
+        heartbeat_s=settings.heartbeat_s,
+        lease_ttl_s=settings.lease_ttl_s,
+        reconnect_grace_s=settings.reconnect_grace_s,
+    )
+    watches = Watches(
+        jobs,
+        stores.line,
+        stores.signals,
+        observer,
+        recheck_s=settings.watch_recheck_s,
+        max_watchers=settings.max_watchers,
+    )
+    return _Uses(
+        jobs=jobs,
+        watches=watches,
+        workers=workers,
+        feed=Feed(stores.feed, stores.bell, recheck_s=settings.feed_recheck_s),
+        caretaker=Caretaker(
+            attempts=stores.attempts,
+            line=stores.line,
+            upkeep=stores.line,
+            settler=settler,
+            observer=observer,
+            clock=clock,
+            lease_ttl_s=settings.lease_ttl_s,
+        ),
+        recorder=recorder,
+        pump=pump,
+        hearing=Hearing(dispatch, workers, watches),
+    )
+
+
+def _side_tasks(
+    settings: Settings, stores: _Stores, uses: _Uses, observer: Observer
+) -> dict[str, Coroutine[Any, Any, None]]:
+    return {
+        "signals": stores.signals.run(uses.hearing),
+        "bell": stores.bell.tell(),
+        "feed": stores.bell.listen(),
+        "recorder": uses.recorder.run(),
+        "progress": uses.pump.run(),
+        "leases": loop.watch_leases(uses.caretaker, observer, every_s=settings.expire_every_s),
+        "reconcile": loop.reconcile(uses.caretaker, observer, every_s=settings.reconcile_every_s),
+        "positions": loop.every(
+            settings.position_every_s, "positions", uses.watches.refresh_positions, observer
+        ),
+        "prune": loop.prune(stores.feed, observer, kept_s=settings.events_kept_s),
+    }
+
+
+def _register(settings: Settings, uses: _Uses, spawn: Spawn) -> RpcServer:
+    server = build_server()
+    add_JobServiceServicer_to_server(JobServicer(uses.jobs, uses.watches), server.grpc)
+    add_LeaseServiceServicer_to_server(
+        LeaseServicer(uses.workers, spawn, lane=settings.lane), server.grpc
+    )
+    add_EventServiceServicer_to_server(EventServicer(uses.feed), server.grpc)
+    return server

@@ -1,0 +1,136 @@
+"""What happens to jobs, told as logs in the job's own trace and as metrics.
+
+Labels are closed sets: the lane of this process, outcomes of the code.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from easel_kit.ids import WorkerId
+from easel_kit.log import get_logger
+from easel_kit.telemetry import span
+from scheduler.domain.job import Job
+from scheduler.domain.lease import Claim, Outcome, Settled
+from scheduler.domain.line import Depth
+from scheduler.domain.worker import Worker
+
+_log = get_logger(__name__)
+
+_queued = Counter("easel_scheduler_jobs_queued", "Jobs accepted.", ["lane"])
+_ended = Counter("easel_scheduler_jobs_ended", "Jobs that ended.", ["lane", "state"])
+_claims = Counter("easel_scheduler_claims", "Attempts given to workers.", ["lane"])
+_attempts = Counter("easel_scheduler_attempts_ended", "Attempts that ended.", ["lane", "outcome"])
+_expiries = Counter(
+    "easel_scheduler_leases_lost", "Attempts taken from workers that died or hung.", ["lane"]
+)
+_repairs = Counter("easel_scheduler_repairs", "Jobs put right in the queue.", ["lane", "what"])
+_troubles = Counter("easel_scheduler_troubles", "Calls to a store that failed.", ["lane", "what"])
+_waiting = Gauge("easel_scheduler_waiting_jobs", "Jobs in line.", ["lane"])
+_running = Gauge("easel_scheduler_running_jobs", "Jobs under a lease.", ["lane"])
+_workers = Gauge("easel_scheduler_workers", "Connected workers.", ["lane"])
+_slots = Gauge("easel_scheduler_slots", "Attempts that connected workers can run.", ["lane"])
+_wait_s = Histogram(
+    "easel_scheduler_wait_seconds",
+    "Seconds from acceptance to a claim.",
+    ["lane"],
+    buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800, 7200),
+)
+_run_s = Histogram(
+    "easel_scheduler_run_seconds",
+    "Seconds from a claim to the job's end.",
+    ["lane"],
+    buckets=(0.05, 0.2, 1, 3, 10, 30, 60, 120, 300, 900),
+)
+
+
+class LoggingObserver:
+    """`ports.Observer` with structlog, Prometheus and OpenTelemetry."""
+
+    def __init__(self, lane: str) -> None:
+        """`lane` labels every metric."""
+        self._lane = lane
+
+    def queued(self, job: Job) -> None:
+        """See `ports.Observer`."""
+        _queued.labels(self._lane).inc()
+        with span("job.queue", traceparent=job.traceparent):
+            _log.info("job.queued", job_id=job.id, user_id=job.user_id, cost_ms=job.cost_ms)
+
+    def claimed(self, claim: Claim, *, waited_s: float, traceparent: str) -> None:
+        """See `ports.Observer`."""
+        _claims.labels(self._lane).inc()
+        _wait_s.labels(self._lane).observe(max(0.0, waited_s))
+        with span("job.claim", traceparent=traceparent):
+            _log.info("job.claimed", **_ids(claim), waited_s=round(waited_s, 3))
+
+    def settled(self, settled: Settled) -> None:
+        """See `ports.Observer`."""
+        if settled.outcome is not None:
+            _attempts.labels(self._lane, settled.outcome.value).inc()
+            if settled.outcome in {Outcome.LOST, Outcome.FORGOTTEN} and settled.changed:
+                _expiries.labels(self._lane).inc()
+        fields: dict[str, object] = {"job_id": settled.job_id, "outcome": settled.outcome}
+        if settled.claim is not None:
+            fields |= _ids(settled.claim)
+        if settled.error is not None:
+            fields["error"] = settled.error.code
+        with span("job.settle", traceparent=settled.traceparent):
+            if settled.ended and settled.state is not None:
+                _ended.labels(self._lane, settled.state.value).inc()
+                if settled.claim is not None:
+                    _run_s.labels(self._lane).observe(max(0.0, settled.lasted_s))
+                _log.info(
+                    f"job.{settled.state.value}",
+                    **fields,
+                    steps_done=settled.steps_done,
+                    waited_s=round(settled.waited_s, 3),
+                    lasted_s=round(settled.lasted_s, 3),
+                )
+            elif settled.changed:
+                _log.info("job.requeued", **fields)
+            else:
+                _log.info("report.dropped", **fields)
+
+    def cancel_requested(self, job: Job) -> None:
+        """See `ports.Observer`."""
+        with span("job.cancel", traceparent=job.traceparent):
+            _log.info("job.cancel_requested", job_id=job.id, user_id=job.user_id)
+
+    def worker_joined(self, worker: Worker, *, kept: int) -> None:
+        """See `ports.Observer`."""
+        models = len(worker.models)
+        _log.info(
+            "worker.joined", worker_id=worker.id, slots=worker.slots, models=models, kept=kept
+        )
+
+    def worker_left(self, worker_id: WorkerId, *, lost: int) -> None:
+        """See `ports.Observer`."""
+        _log.info("worker.left", worker_id=worker_id, lost=lost)
+
+    def trouble(self, what: str, error: Exception) -> None:
+        """See `ports.Observer`."""
+        _troubles.labels(self._lane, what).inc()
+        _log.warning("store.unreached", what=what, reason=str(error) or type(error).__name__)
+
+    def repaired(self, what: str, count: int) -> None:
+        """See `ports.Observer`."""
+        _repairs.labels(self._lane, what).inc(count)
+        _log.warning("queue.repaired", what=what, count=count)
+
+    def depth(self, depth: Depth) -> None:
+        """See `ports.Observer`."""
+        _waiting.labels(self._lane).set(depth.waiting)
+        _running.labels(self._lane).set(depth.running)
+        _workers.labels(self._lane).set(depth.workers)
+        _slots.labels(self._lane).set(depth.slots)
+
+
+def _ids(claim: Claim) -> dict[str, object]:
+    return {
+        "job_id": claim.job_id,
+        "user_id": claim.user_id,
+        "attempt_id": claim.attempt_id,
+        "attempt": claim.number,
+        "worker_id": claim.worker_id,
+    }

@@ -1,0 +1,1 @@
+"""gRPC servicers: wire types become domain types here, and back."""

@@ -1,0 +1,332 @@
+"""Jobs and events on the wire and in the domain; what callers send is checked here."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from easel.common.v1 import generation_pb2, model_pb2
+from easel.scheduler.v1 import events_pb2, jobs_pb2
+from easel_kit import ids
+from easel_kit.errors import InvalidInput
+from easel_kit.ids import ModelKey
+from scheduler.domain.job import (
+    Cursor,
+    Entitlements,
+    Event,
+    EventType,
+    Generation,
+    Image,
+    Job,
+    JobError,
+    JobState,
+    NewJob,
+    Resolution,
+    Submission,
+)
+from scheduler.domain.worker import Model, WorkerStatus
+
+MAX_PROMPT = 2_000
+_MAX_SIDE_PX = 8_192
+_MAX_STEPS = 1_000
+_MAX_GUIDANCE = 100.0
+_MAX_IMAGES = 100
+_MAX_NAME = 64
+_MAX_COST_MS = 2**40
+_MAX_INT32 = 2**31 - 1
+_MAX_INT64 = 2**63 - 1
+_SIDE_STEP_PX = 8
+_PAGE_SIZE, _MAX_PAGE_SIZE = 20, 100
+_MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@:+-]{0,199}")
+
+_STATES = {
+    JobState.QUEUED: jobs_pb2.JOB_STATE_QUEUED,
+    JobState.RUNNING: jobs_pb2.JOB_STATE_RUNNING,
+    JobState.SUCCEEDED: jobs_pb2.JOB_STATE_SUCCEEDED,
+    JobState.FAILED: jobs_pb2.JOB_STATE_FAILED,
+    JobState.CANCELLED: jobs_pb2.JOB_STATE_CANCELLED,
+}
+_FROM_WIRE = {wire: state for state, wire in _STATES.items()}
+_EVENTS = {
+    EventType.QUEUED: events_pb2.EVENT_TYPE_QUEUED,
+    EventType.SUCCEEDED: events_pb2.EVENT_TYPE_SUCCEEDED,
+    EventType.FAILED: events_pb2.EVENT_TYPE_FAILED,
+    EventType.CANCELLED: events_pb2.EVENT_TYPE_CANCELLED,
+}
+
+
+def within(value: int, least: int, most: int, field: str) -> int:
+    """The value, if it lies within the bounds, both included.
+
+    Raises:
+        InvalidInput: it does not.
+    """
+    if not least <= value <= most:
+        raise InvalidInput(field, f"must be {least} to {most}")
+    return value
+
+
+def text(value: str, least: int, most: int, field: str) -> str:
+    """The text, if its length is within the bounds and the database can keep it.
+
+    Raises:
+        InvalidInput: too short, too long, or with a NUL character.
+    """
+    if not least <= len(value) <= most:
+        raise InvalidInput(field, f"must be {least} to {most} characters")
+    if "\0" in value:
+        raise InvalidInput(field, "must not contain NUL characters")
+    return value
+
+
+def model_key(value: str, field: str) -> ModelKey:
+    """A model's key, safe in a key of Redis.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    if not _MODEL_KEY.fullmatch(value):
+        raise InvalidInput(field, "must be 1 to 200 letters, digits or ._/@:+-")
+    return ModelKey(value)
+
+
+def submission(request: jobs_pb2.SubmitJobsRequest, traceparent: str) -> Submission:
+    """A submit, checked.
+
+    Raises:
+        InvalidInput: names the first field that is wrong.
+    """
+    return Submission(
+        user_id=ids.user_id(request.user_id),
+        entitlements=_entitlements(request.entitlements),
+        jobs=tuple(_new_job(job, f"jobs.{n}") for n, job in enumerate(request.jobs)),
+        traceparent=traceparent,
+    )
+
+
+def _entitlements(wire: jobs_pb2.Entitlements) -> Entitlements:
+    field = "entitlements"
+    return Entitlements(
+        version=within(wire.version, 0, _MAX_INT64, f"{field}.version"),
+        priority=within(wire.priority, 0, _MAX_INT32, f"{field}.priority"),
+        weight=within(wire.weight, 1, 1_000_000, f"{field}.weight"),
+        max_running=within(wire.max_running, 1, 100_000, f"{field}.max_running"),
+        max_waiting=within(wire.max_waiting, 0, 1_000_000, f"{field}.max_waiting"),
+        queue_time_s=within(wire.queue_time_s, 1, _MAX_INT32, f"{field}.queue_time_s"),
+    )
+
+
+def _new_job(wire: jobs_pb2.JobSubmission, field: str) -> NewJob:
+    return NewJob(
+        id=ids.job_id(wire.job_id, f"{field}.job_id"),
+        generation=_generation(wire.generation, f"{field}.generation"),
+        cost_ms=within(wire.cost_ms, 1, _MAX_COST_MS, f"{field}.cost_ms"),
+    )
+
+
+def _side(value: int, field: str) -> int:
+    if value % _SIDE_STEP_PX:
+        raise InvalidInput(field, f"must be a multiple of {_SIDE_STEP_PX}")
+    return within(value, _SIDE_STEP_PX, _MAX_SIDE_PX, field)
+
+
+def _generation(wire: generation_pb2.Generation, field: str) -> Generation:
+    if not (math.isfinite(wire.guidance) and 0 <= wire.guidance <= _MAX_GUIDANCE):
+        raise InvalidInput(f"{field}.guidance", f"must be 0 to {_MAX_GUIDANCE:g}")
+    return Generation(
+        model_key=model_key(wire.model_key, f"{field}.model_key"),
+        prompt=text(wire.prompt, 1, MAX_PROMPT, f"{field}.prompt"),
+        negative_prompt=text(wire.negative_prompt, 0, MAX_PROMPT, f"{field}.negative_prompt"),
+        width_px=_side(wire.width_px, f"{field}.width_px"),
+        height_px=_side(wire.height_px, f"{field}.height_px"),
+        steps=within(wire.steps, 1, _MAX_STEPS, f"{field}.steps"),
+        guidance=wire.guidance,
+        seed=wire.seed,
+        sampler=text(wire.sampler, 0, _MAX_NAME, f"{field}.sampler"),
+        image_count=within(wire.image_count, 1, _MAX_IMAGES, f"{field}.image_count"),
+    )
+
+
+def states(wire: list[jobs_pb2.JobState.ValueType]) -> list[JobState]:
+    """The states asked for; none means all.
+
+    Raises:
+        InvalidInput: one that is not known.
+    """
+    try:
+        return [_FROM_WIRE[state] for state in wire]
+    except KeyError as error:
+        raise InvalidInput("states", "must be known states") from error
+
+
+def page_size(wire: int) -> int:
+    """Jobs a page; 0 means the usual.
+
+    Raises:
+        InvalidInput: out of bounds.
+    """
+    return within(wire or _PAGE_SIZE, 1, _MAX_PAGE_SIZE, "page_size")
+
+
+def page_before(token: str) -> int | None:
+    """Where a page begins.
+
+    Raises:
+        InvalidInput: the token is none of ours.
+    """
+    if not token:
+        return None
+    if not re.fullmatch(r"[0-9]{1,18}", token):
+        raise InvalidInput("page_token", "must come from the previous answer")
+    return int(token)
+
+
+def cursor(wire: events_pb2.Cursor) -> Cursor:
+    """A place in the feed.
+
+    Raises:
+        InvalidInput: no place that there can be.
+    """
+    return Cursor(
+        within(wire.generation, 0, _MAX_INT64, "after.generation"),
+        within(wire.transaction_id, 0, _MAX_INT64, "after.transaction_id"),
+        within(wire.sequence, 0, _MAX_INT64, "after.sequence"),
+    )
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    wire = Timestamp()
+    wire.FromDatetime(time)
+    return wire
+
+
+def job_to_wire(job: Job) -> jobs_pb2.Job:
+    """A job for its owner."""
+    return jobs_pb2.Job(
+        id=job.id,
+        user_id=job.user_id,
+        state=_STATES[job.state],
+        generation=generation_to_wire(job.generation),
+        position=job.position,
+        eta_seconds=job.eta_s,
+        progress=jobs_pb2.Progress(step=job.steps_done, steps=job.steps),
+        timeline=jobs_pb2.Timeline(
+            queued_at=_timestamp(job.queued_at),
+            claimed_at=_timestamp(job.claimed_at),
+            first_step_at=_timestamp(job.first_step_at),
+            finished_at=_timestamp(job.finished_at),
+        ),
+        images=[image_to_wire(image) for image in job.images],
+        error=_error(job.error),
+        attempts=job.attempts,
+        cancel_requested=job.cancel_requested,
+        warnings=job.warnings,
+    )
+
+
+def generation_to_wire(generation: Generation) -> generation_pb2.Generation:
+    """What to draw."""
+    return generation_pb2.Generation(
+        model_key=generation.model_key,
+        prompt=generation.prompt,
+        negative_prompt=generation.negative_prompt,
+        width_px=generation.width_px,
+        height_px=generation.height_px,
+        steps=generation.steps,
+        guidance=generation.guidance,
+        seed=generation.seed,
+        sampler=generation.sampler,
+        image_count=generation.image_count,
+    )
+
+
+def image_to_wire(image: Image) -> generation_pb2.Image:
+    """A finished picture."""
+    return generation_pb2.Image(
+        id=image.id,
+        object_key=image.object_key,
+        width_px=image.width_px,
+        height_px=image.height_px,
+        media_type=image.media_type,
+        size_bytes=image.size_bytes,
+        sha256=image.sha256,
+        seed=image.seed,
+    )
+
+
+def _error(error: JobError | None) -> jobs_pb2.JobError | None:
+    return None if error is None else jobs_pb2.JobError(code=error.code, message=error.message)
+
+
+def resolution_to_wire(found: Resolution) -> jobs_pb2.ResolveJobResponse:
+    """What became of a job id."""
+    return jobs_pb2.ResolveJobResponse(
+        state=jobs_pb2.JOB_STATE_UNSPECIFIED if found.state is None else _STATES[found.state],
+        progress=jobs_pb2.Progress(step=found.steps_done, steps=found.steps),
+    )
+
+
+def event_to_wire(event: Event) -> events_pb2.Event:
+    """One change of a job's state."""
+    return events_pb2.Event(
+        cursor=events_pb2.Cursor(
+            generation=event.cursor.generation,
+            transaction_id=event.cursor.transaction_id,
+            sequence=event.cursor.sequence,
+        ),
+        type=_EVENTS[event.type],
+        job_id=event.job_id,
+        user_id=event.user_id,
+        occurred_at=_timestamp(event.occurred_at),
+        progress=jobs_pb2.Progress(step=event.steps_done, steps=event.steps),
+        images=[image_to_wire(image) for image in event.images],
+        error=_error(event.error),
+        traceparent=event.traceparent,
+    )
+
+
+def model_to_wire(model: Model) -> model_pb2.Model:
+    """A model of the catalogue."""
+    return model_pb2.Model(
+        key=model.key,
+        name=model.name,
+        base=model.base,
+        type=model.type,
+        description=model.description,
+        licence=model.licence,
+        defaults=model_pb2.ModelDefaults(
+            steps=model.defaults.steps,
+            guidance=model.defaults.guidance,
+            width_px=model.defaults.width_px,
+            height_px=model.defaults.height_px,
+            sampler=model.defaults.sampler,
+        ),
+        sizes=[
+            model_pb2.PictureSize(width_px=width, height_px=height)
+            for width, height in model.sizes_px
+        ],
+        max_steps=model.max_steps,
+        max_prompt_tokens=model.max_prompt_tokens,
+        samplers=model.samplers,
+        loaded=model.loaded,
+        unavailable_reason=model.unavailable_reason,
+    )
+
+
+def worker_to_wire(status: WorkerStatus) -> jobs_pb2.Worker:
+    """A connected worker."""
+    worker = status.worker
+    return jobs_pb2.Worker(
+        id=worker.id,
+        address=worker.address,
+        device=worker.device,
+        slots=worker.slots,
+        running=status.running,
+        draining=worker.draining,
+        model_keys=[model.key for model in worker.models],
+    )

@@ -1,0 +1,1 @@
+"""Use cases of the scheduler, over the ports they need."""

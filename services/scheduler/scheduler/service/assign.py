@@ -1,0 +1,108 @@
+"""Sends waiting jobs to workers with room, each under a lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from easel_kit.errors import Conflict, DependencyDown, NotFound
+from scheduler.domain.lease import Claim
+from scheduler.ports import AttemptStore, Leases, Line, Observer
+from scheduler.service.dispatch import Dispatch
+from scheduler.service.keeper import Keeper
+from scheduler.service.recorder import Recorder
+from scheduler.service.session import Session
+
+_RETRY_S = 0.2
+# Bounds one script's work.
+_MAX_CLAIMS = 32
+
+
+class Assigner:
+    """Claims for sessions, one claim at a time for each."""
+
+    def __init__(
+        self,
+        *,
+        attempts: AttemptStore,
+        line: Line,
+        leases: Leases,
+        keeper: Keeper,
+        recorder: Recorder,
+        dispatch: Dispatch,
+        observer: Observer,
+    ) -> None:
+        """Reads what to draw from `attempts`; hands claims that cannot be sent back to `line`."""
+        self._attempts = attempts
+        self._line = line
+        self._leases = leases
+        self._keeper = keeper
+        self._recorder = recorder
+        self._dispatch = dispatch
+        self._observer = observer
+
+    async def run(self, session: Session) -> None:
+        """Claims whenever the session is woken, until it is closed."""
+        with session.work():
+            while not session.closed:
+                await session.woken.wait()
+                session.woken.clear()
+                try:
+                    await self._claim(session)
+                except NotFound:
+                    await self._rejoin(session)
+                except Conflict as error:
+                    session.close(error)
+                except DependencyDown as error:
+                    await self._pause(session, error)
+            self._dispatch.wake(session.models)  # a wake-up that came too late goes to another
+
+    async def _rejoin(self, session: Session) -> None:
+        try:
+            await self._keeper.rejoin(session)
+        except DependencyDown as error:
+            await self._pause(session, error)
+
+    async def _pause(self, session: Session, error: DependencyDown) -> None:
+        self._observer.trouble("claim", error)
+        await asyncio.sleep(_RETRY_S)
+        session.woken.set()
+
+    async def _claim(self, session: Session) -> None:
+        count = min(session.room, _MAX_CLAIMS)
+        if not count or not session.models:
+            self._dispatch.wake(session.models)
+            return
+        worker = session.worker
+        claims = await self._leases.claim(worker.id, worker.session, session.models, count)
+        if claims:
+            await self._send(session, claims)
+        if len(claims) == count:  # there may be more than this one takes
+            self._dispatch.wake(session.models)
+
+    async def _send(self, session: Session, claims: Sequence[Claim]) -> None:
+        try:
+            jobs = await self._attempts.open({claim.job_id for claim in claims})
+        except DependencyDown:
+            await self._give_back(claims)
+            raise
+        if session.closed:
+            await self._give_back(claims)
+            return
+        ended = []
+        for claim in claims:
+            job = jobs.get(claim.job_id)
+            if job is None:
+                ended.append(claim.job_id)
+                continue
+            session.assign(claim, job)
+            self._recorder.add(claim)
+            waited_s = (claim.claimed_at - job.queued_at).total_seconds()
+            self._observer.claimed(claim, waited_s=waited_s, traceparent=job.traceparent)
+        if ended:  # the queue had not heard of it yet
+            await self._line.remove(ended)
+
+    async def _give_back(self, claims: Sequence[Claim]) -> None:
+        # nobody has seen these attempts: no row of them, no try counted
+        for claim in claims:
+            await self._line.requeue(claim, stop=False)

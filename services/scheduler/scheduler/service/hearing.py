@@ -1,0 +1,36 @@
+"""Passes on what this process hears of the queue's signals."""
+
+from __future__ import annotations
+
+from easel_kit.ids import AttemptId, JobId, ModelKey, WorkerId
+from scheduler.domain.line import Progress
+from scheduler.service.dispatch import Dispatch
+from scheduler.service.watch import Watches
+from scheduler.service.workers import Workers
+
+
+class Hearing:
+    """`ports.SignalHandler`."""
+
+    def __init__(self, dispatch: Dispatch, workers: Workers, watches: Watches) -> None:
+        """Wake-ups go to `dispatch`, stops to `workers`, changes of jobs to `watches`."""
+        self._dispatch = dispatch
+        self._workers = workers
+        self._watches = watches
+
+    def on_wake(self, model_key: ModelKey) -> None:
+        """See `ports.SignalHandler`."""
+        self._dispatch.wake([model_key])
+
+    def on_stop(self, worker_id: WorkerId, attempt_id: AttemptId) -> None:
+        """See `ports.SignalHandler`."""
+        self._workers.stop(worker_id, attempt_id)
+
+    def on_job(self, job_id: JobId, progress: Progress | None) -> None:
+        """See `ports.SignalHandler`."""
+        self._watches.on_job(job_id, progress)
+
+    def on_connected(self) -> None:
+        """See `ports.SignalHandler`."""
+        self._dispatch.wake_all()
+        self._watches.look_again()

@@ -1,0 +1,63 @@
+"""Which attempts a worker keeps when its leases are in doubt: a new stream, an emptied queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scheduler.domain.lease import Claim
+from scheduler.domain.stream import Stop
+from scheduler.ports import AttemptStore, Leases
+from scheduler.service.session import Session
+
+
+class Keeper:
+    """Compares what a worker holds with the database and the queue."""
+
+    def __init__(self, attempts: AttemptStore, leases: Leases) -> None:
+        """The database says which jobs are open, the queue which attempts stand."""
+        self._attempts = attempts
+        self._leases = leases
+
+    async def keep(self, session: Session, claims: Sequence[Claim]) -> list[Claim]:
+        """Leaves attempts with the worker where no later one was started and the job is open.
+
+        Those are held by the session on return, and written down once more: the record may have
+        been lost, or the attempt given up meanwhile.
+        """
+        if not claims:
+            return []
+        jobs = await self._attempts.open({claim.job_id for claim in claims})
+        admissions = await self._attempts.admissions(jobs)
+        by_job = {admission.job_id: admission for admission in admissions}
+        kept = []
+        for claim in claims:
+            admission = by_job.get(claim.job_id)
+            if admission is None or admission.attempts > claim.number:
+                continue
+            ours = replace(claim, worker_id=session.worker.id)
+            if await self._leases.adopt(session.worker.session, replace(admission, claim=ours)):
+                kept.append(ours)
+        ended = set(await self._attempts.record(kept, revive=True)) if kept else set()
+        standing = [claim for claim in kept if claim.attempt_id not in ended]
+        for claim in standing:
+            session.hold(claim, jobs[claim.job_id].steps)
+        return standing
+
+    async def restore(self, session: Session, missing: Sequence[Claim]) -> None:
+        """Takes leases up again that the queue does not know; stops attempts that were superseded.
+
+        Attempts that were reported or told to stop meanwhile are left alone.
+        """
+        claims = [claim for claim in missing if session.runs(claim.attempt_id)]
+        kept = {claim.attempt_id for claim in await self.keep(session, claims)}
+        for claim in claims:
+            if claim.attempt_id not in kept and session.runs(claim.attempt_id):
+                session.held[claim.attempt_id].stopping = True
+                session.send(Stop(claim.attempt_id))
+
+    async def rejoin(self, session: Session) -> None:
+        """The queue has forgotten the worker: introduces it again, with what it holds."""
+        await self._leases.join(session.worker)
+        await self.restore(session, [held.claim for held in session.held.values()])
+        session.woken.set()

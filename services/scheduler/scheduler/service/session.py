@@ -1,0 +1,168 @@
+"""One stream of one worker: what it holds, what it has room for, what is on its way to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeVar
+
+from easel_kit.errors import DomainError, Overloaded
+from easel_kit.ids import AttemptId, ModelKey
+from scheduler.domain.job import Job
+from scheduler.domain.lease import Claim, Ended
+from scheduler.domain.stream import Assign, ToWorker
+from scheduler.domain.worker import Model, Worker
+
+# A worker that leaves this many messages unread, or reports unanswered, is cut off: it comes back.
+_MAX_UNREAD = 1_000
+_Item = TypeVar("_Item")
+
+
+@dataclass(slots=True)
+class Held:
+    """An attempt that the worker works on, or has told the end of."""
+
+    claim: Claim
+    steps: int
+    first_step_at: datetime | None = None
+    stopping: bool = False
+    """It was told to stop: it is not kept once its lease is lost."""
+    reported: bool = False
+
+
+class Session:
+    """State of one stream. The desk acts on it; the stream's edge reads `messages`."""
+
+    def __init__(self, worker: Worker) -> None:
+        """The worker as its stream introduced it."""
+        self.worker = worker
+        self.held: dict[AttemptId, Held] = {}
+        self.woken = asyncio.Event()
+        self.finished = asyncio.Event()
+        """Nothing is under way for it any more."""
+        self.closed = False
+        self.gone = False
+        """Its stream is no more."""
+        self.draining = False
+        self.reports: asyncio.Queue[Ended | None] = asyncio.Queue(_MAX_UNREAD)
+        self._outbox: asyncio.Queue[ToWorker | DomainError | None] = asyncio.Queue(_MAX_UNREAD)
+        self._free = 0
+        self._under_way = 0
+
+    @property
+    def room(self) -> int:
+        """Attempts that the worker takes now.
+
+        What it said may be older than the last assignment, so its slots bound it too.
+        """
+        if self.closed or self.draining:
+            return 0
+        return max(0, min(self._free, self.worker.slots - len(self.held)))
+
+    @property
+    def models(self) -> tuple[ModelKey, ...]:
+        """Models that it can draw with."""
+        return self.worker.usable_models
+
+    def offer(self, free_slots: int) -> None:
+        """The worker says how many attempts it takes; replaces what it said before."""
+        self._free = free_slots
+        self.woken.set()
+
+    def change(self, *, models: tuple[Model, ...] | None = None, draining: bool = False) -> None:
+        """The worker says something new of itself."""
+        self.draining = draining
+        self.worker = replace(
+            self.worker,
+            models=self.worker.models if models is None else models,
+            draining=draining,
+        )
+        self.woken.set()
+
+    def assign(self, claim: Claim, job: Job) -> None:
+        """Sends the worker an attempt, which takes up room."""
+        self._free -= 1
+        self.hold(claim, job.steps)
+        self.send(Assign(claim, job))
+
+    def hold(self, claim: Claim, steps: int) -> None:
+        """The worker has this attempt; known again after a doubt, it stays as it was."""
+        self.held.setdefault(claim.attempt_id, Held(claim, steps))
+
+    def runs(self, attempt_id: AttemptId) -> bool:
+        """The worker works on it, as far as is known, and is to go on."""
+        held = self.held.get(attempt_id)
+        return held is not None and not held.reported and not held.stopping
+
+    def drop(self, attempt_id: AttemptId) -> None:
+        """The worker has it no more."""
+        self.held.pop(attempt_id, None)
+        self.woken.set()
+
+    def send(self, message: ToWorker) -> None:
+        """Puts a message on its way; a worker that does not read is cut off."""
+        if self.closed:
+            return
+        try:
+            self._outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            self.close(Overloaded("the worker does not read its stream"))
+
+    def report(self, ended: Ended) -> None:
+        """Takes a report; the attempt no longer runs, but is held until that is durable."""
+        if self.closed:
+            return
+        if (held := self.held.get(ended.attempt_id)) is not None:
+            held.reported = True
+        try:
+            self.reports.put_nowait(ended)
+        except asyncio.QueueFull:
+            self.close(Overloaded("too many reports at once"))
+
+    def hang_up(self) -> None:
+        """The worker says no more: what it said is still dealt with, then the stream ends."""
+        if not self.closed:
+            _put_last(self.reports, None)
+
+    def close(self, error: DomainError | None = None) -> None:
+        """Ends the stream, with an error or well; idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        self.woken.set()
+        _put_last(self._outbox, error)
+        _put_last(self.reports, None)
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Work for the session is under way; the last one out sets `finished`."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self.finished.set()
+
+    async def messages(self) -> AsyncIterator[ToWorker]:
+        """What goes to the worker, until the session is closed.
+
+        Raises:
+            DomainError: what it was closed with.
+        """
+        while True:
+            message = await self._outbox.get()
+            if isinstance(message, DomainError):
+                raise message
+            if message is None:
+                return
+            yield message
+
+
+def _put_last(queue: asyncio.Queue[_Item], item: _Item) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(item)

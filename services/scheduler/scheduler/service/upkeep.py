@@ -1,0 +1,115 @@
+"""What keeps the queue right by itself: leases that ran out, waits too long, repairs."""
+
+from __future__ import annotations
+
+from easel_kit.clock import Clock
+from easel_kit.errors import DependencyDown
+from easel_kit.ids import JobId
+from scheduler.domain.job import JobState
+from scheduler.domain.lease import Outcome, Report
+from scheduler.ports import AttemptStore, Line, Observer, Upkeep
+from scheduler.service.settle import Settler
+
+_BATCH = 200
+_PAGE = 1_000
+
+
+class Caretaker:
+    """One pass of each; the loops call them again and again."""
+
+    def __init__(
+        self,
+        *,
+        attempts: AttemptStore,
+        line: Line,
+        upkeep: Upkeep,
+        settler: Settler,
+        observer: Observer,
+        clock: Clock,
+        lease_ttl_s: float,
+    ) -> None:
+        """For one lease after this moment, and after each outage of the queue, nothing expires."""
+        self._attempts = attempts
+        self._line = line
+        self._upkeep = upkeep
+        self._settler = settler
+        self._observer = observer
+        self._clock = clock
+        self._lease_ttl_s = lease_ttl_s
+        self._calm_until = clock.monotonic() + lease_ttl_s
+
+    async def expire(self) -> None:
+        """Ends attempts whose lease ran out: their jobs wait again, or fail after their last try.
+
+        Raises:
+            DependencyDown: the queue or the database is away; leases then hold one more full time.
+        """
+        try:
+            if self._clock.monotonic() < self._calm_until:
+                await self._upkeep.depth()  # notices an outage while calm
+                return
+            while True:
+                found = await self._upkeep.expired(limit=_BATCH)
+                if found:
+                    live = await self._line.live({claim.job_id for claim, _ in found})
+                    reports = [
+                        Report(
+                            claim,
+                            Outcome.FORGOTTEN if restored else Outcome.LOST,
+                            steps_done=live[claim.job_id].step if claim.job_id in live else 0,
+                        )
+                        for claim, restored in found
+                    ]
+                    settled = await self._settler.decide(reports)
+                    await self._settler.follow(settled, by_worker=False)
+                if len(found) < _BATCH:
+                    return
+        except DependencyDown:
+            self._calm_until = self._clock.monotonic() + self._lease_ttl_s
+            raise
+
+    async def fail_overdue(self) -> None:
+        """Ends jobs that no worker started within their queue time."""
+        overdue = await self._upkeep.overdue(limit=_BATCH)
+        if not overdue:
+            return
+        settled = await self._attempts.expire_waiting(overdue)
+        for one in settled:
+            self._observer.settled(one)
+        await self._settler.follow(settled, by_worker=False)
+
+    async def reconcile(self) -> None:
+        """Makes the queue agree with the database, in both directions."""
+        known = await self._known()
+        admitted = 0
+        for state in (JobState.RUNNING, JobState.QUEUED):  # slots first, then who waits for them
+            after = 0
+            while page := await self._attempts.open_jobs(state, after=after, limit=_PAGE):
+                after = page[-1].place
+                missing = [one for one in page if one.job_id not in known]
+                known.difference_update(one.job_id for one in page)
+                if missing:
+                    admitted += await self._line.admit(missing)
+        if admitted:
+            self._observer.repaired("admitted", admitted)
+        await self._forget(known)
+        for job_id in await self._attempts.stop_requests(limit=_PAGE):
+            await self._line.stop(job_id)
+        self._observer.depth(await self._upkeep.depth())
+
+    async def _known(self) -> set[JobId]:
+        known: set[JobId] = set()
+        after = 0
+        while page := await self._upkeep.known(after=after, limit=_PAGE):
+            after = page[-1][0]
+            known.update(job_id for _, job_id in page)
+        return known
+
+    async def _forget(self, leftover: set[JobId]) -> None:
+        """Jobs that the queue knew and the pages did not show: gone, if they have ended."""
+        if not leftover:
+            return
+        still_open = {one.job_id for one in await self._attempts.admissions(leftover)}
+        if gone := leftover - still_open:
+            await self._line.remove(gone)
+            self._observer.repaired("removed", len(gone))

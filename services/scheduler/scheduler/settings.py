@@ -1,0 +1,62 @@
+"""The scheduler's settings, with the prefix `SCHEDULER_`."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from easel_kit.settings import ServiceSettings
+
+_HEARTBEATS_PER_LEASE = 3
+
+
+class Settings(ServiceSettings):
+    """See the fields."""
+
+    model_config = SettingsConfigDict(env_prefix="SCHEDULER_")
+
+    database_url: SecretStr = Field(description="postgresql://… of the role that owns the schema.")
+    redis_url: SecretStr = Field(description="redis://… of the queue's store.")
+    database_connections: int = Field(10, ge=2, le=200, description="Connections at most.")
+    lane: str = Field(
+        "default",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="Interchangeable workers that this scheduler serves, e.g. a region.",
+    )
+    lease_ttl_s: float = Field(
+        15.0, ge=0.1, le=3600, description="A lease not renewed for so long is taken away."
+    )
+    heartbeat_s: float = Field(
+        5.0, ge=0.02, le=1200, description="Workers send a heartbeat at least this often."
+    )
+    reconnect_grace_s: float = Field(
+        1.0, ge=0, le=60, description="How long a worker without a stream keeps its work."
+    )
+    max_attempts: int = Field(3, ge=1, le=100, description="Tries that count before a job fails.")
+    max_jobs_per_submit: int = Field(500, ge=1, le=10_000, description="Jobs in one request.")
+    max_preview_bytes: int = Field(256 * 1024, ge=0, description="Larger previews are dropped.")
+    max_watchers: int = Field(10_000, ge=1, description="Streams that watch jobs, at most.")
+    expire_every_s: float = Field(1.0, gt=0, le=60, description="How often leases are looked at.")
+    reconcile_every_s: float = Field(
+        5.0, gt=0, le=600, description="How often the queue is compared with the database."
+    )
+    position_every_s: float = Field(
+        1.0, gt=0, le=60, description="How often watchers of waiting jobs hear their position."
+    )
+    watch_recheck_s: float = Field(
+        15.0, gt=0, le=600, description="A watched job is read again after so long without a word."
+    )
+    feed_recheck_s: float = Field(
+        5.0, gt=0, le=600, description="The feed is read again after so long without a ring."
+    )
+    events_kept_s: float = Field(
+        30 * 86_400.0, gt=0, description="Age at which events leave the feed."
+    )
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeats(self) -> Self:
+        if self.lease_ttl_s < _HEARTBEATS_PER_LEASE * self.heartbeat_s:
+            raise ValueError("lease_ttl_s must be at least three times heartbeat_s")
+        return self
