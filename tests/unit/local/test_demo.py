@@ -91,6 +91,15 @@ async def test_events_end_with_the_last_one() -> None:
     assert events == ["queued", "succeeded"]
 
 
+async def test_an_event_without_data_is_none() -> None:
+    opening = "retry: 2000\n\n"
+    rest = stream(("1", "succeeded", {})).text
+    answer = httpx.Response(
+        200, text=opening + rest, headers={"content-type": "text/event-stream"}
+    )
+    assert [name async for name, _ in easel(lambda _: answer).events("job_1")] == ["succeeded"]
+
+
 async def test_a_broken_stream_goes_on_after_the_last_event_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -94,6 +94,8 @@ class Easel:
             with contextlib.suppress(httpx.TransportError, SSEError):
                 async for event in self._stream(job_id, seen):
                     seen = event.id or seen
+                    if not event.data:  # sets the pause before a reconnection, or an id
+                        continue
                     yield event.event, event.json()
                     if event.event in LAST_EVENTS:
                         return
