@@ -22,6 +22,7 @@ from easel_kit.ids import (
     new_job_id,
 )
 from easel_kit.rpc.server import build_server
+from easel_kit.telemetry import current_traceparent
 from gpu_worker.clients.mapping import to_wire
 from gpu_worker.domain.drawing import (
     DeviceStatus,
@@ -116,6 +117,7 @@ class _Asked:
     generation: Generation
     tell: Callable[[StepProgress], None]
     outcome: asyncio.Future[Outcome]
+    traceparent: str
     step: int = 0
 
     @property
@@ -152,7 +154,8 @@ class ScriptedEngine:
         generation: Generation,
         progressed: Callable[[StepProgress], None],
     ) -> Outcome:
-        asked = _Asked(generation, progressed, asyncio.get_running_loop().create_future())
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        asked = _Asked(generation, progressed, outcome, current_traceparent())
         self.asked[attempt_id] = asked
         if self.by_itself:
             self.step(attempt_id, asked.steps)

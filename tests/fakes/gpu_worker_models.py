@@ -137,9 +137,9 @@ async def drawn(engine: AsyncEngine, asked: Generation) -> Drawn:
     return outcome
 
 
-def copy_model(into: Path, name: str = "shapes-64", **preset: object) -> Path:
+def copy_model(into: Path, folder: str = "shapes-64", **preset: object) -> Path:
     """A model directory of links to the real files, with changes of its preset."""
-    path = into / name
+    path = into / folder
     path.mkdir(parents=True)
     for source in SHAPES_DIR.rglob("*"):
         target = path / source.relative_to(SHAPES_DIR)

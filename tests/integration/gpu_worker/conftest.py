@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+    StableDiffusionPipeline,
+)
+from structlog.testing import capture_logs
 
 from gpu_worker.engine.face import AsyncEngine
 from tests.fakes.gpu_worker_models import SHAPES_DIR, Recorder, Stock, running_engine
@@ -24,6 +29,13 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged; outside of it a traceback would print whole tensors."""
+    with capture_logs() as entries:
+        yield entries
+
+
 @pytest.fixture(scope="session")
 def recorder() -> Recorder:
     """Of the shared engine."""
@@ -40,12 +52,18 @@ def engine(recorder: Recorder) -> Iterator[AsyncEngine]:
 @pytest.fixture(scope="session")
 def stock() -> Stock:
     """Diffusers' own pipeline of the same model."""
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (  # noqa: PLC0415
-        StableDiffusionPipeline,
-    )
+    return _pipeline(torch.float32)
 
+
+@pytest.fixture(scope="session")
+def stock_double() -> Stock:
+    """The same in double precision."""
+    return _pipeline(torch.float64)
+
+
+def _pipeline(dtype: torch.dtype) -> Stock:
     pipeline = StableDiffusionPipeline.from_pretrained(
-        SHAPES_DIR, dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False
+        SHAPES_DIR, dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

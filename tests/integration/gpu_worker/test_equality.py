@@ -112,6 +112,18 @@ async def test_settings_at_the_edges_are_bitwise_stock(
     assert same(await drawn_by_us(engine, recorder, asked), drawn_by_stock(stock, asked))
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "euler_a", "dpmpp_2m"])
+async def test_double_precision_is_stock_too(stock_double: Stock, sampler: str) -> None:
+    asked = generation(steps=5, sampler=sampler)
+    recorder = Recorder()
+    with running_engine(recorder, dtype="float64") as engine:
+        ours = await drawn_by_us(engine, recorder, asked)
+    theirs = drawn_by_stock(stock_double, asked)
+    assert ours[0].dtype is torch.float64
+    assert (ours[0] - theirs[0]).abs().max() < 1e-9
+    assert torch.get_default_dtype() is torch.float32
+
+
 async def test_other_sizes_are_bitwise_stock(tmp_path: Path, stock: Stock) -> None:
     copy_model(tmp_path, sizes=[])
     asked = generation(width_px=96, height_px=40, steps=4)
@@ -141,7 +153,7 @@ async def test_jobs_at_the_same_time_do_not_disturb_one_another(
         generation(
             sampler=sampler,
             seed=100 + index,
-            steps=3 + 2 * index,
+            steps=3 + index,
             guidance=(1.0, 2.5, 4.0)[index % 3],
             prompt=f"{('one', 'two', 'three')[index % 3]} red circle",
         )

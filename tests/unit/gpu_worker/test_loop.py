@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from easel.scheduler.v1 import lease_pb2
 from easel_kit.clock import SystemClock
@@ -167,6 +169,24 @@ async def test_an_attempt_is_drawn_stored_and_reported(scene: Scene) -> None:
         assert (image.size_bytes, image.sha256) == (len(stored.data), stored.sha256)
         assert (image.width_px, image.height_px, image.media_type) == (64, 64, "image/png")
     assert (await talk.hear("capacity")).capacity.free_slots == 2
+
+
+async def test_the_work_belongs_to_the_trace_of_the_submit(scene: Scene) -> None:
+    talk = await scene.opened()
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    work = replace(assign(), traceparent=f"00-{trace_id}-b7ad6b7169203331-01")
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        talk.say(work)
+        await scene.engine.drawing(work.attempt_id)
+        assert trace_id in scene.engine.asked[work.attempt_id].traceparent
+        scene.engine.finish(work.attempt_id)
+        await talk.hear("finished")
+    assert [entry["event"] for entry in logs] == ["attempt.started", "attempt.finished"]
+    for entry in logs:
+        assert (entry["job_id"], entry["user_id"]) == (work.job_id, work.user_id)
+        assert work.generation.prompt not in str(entry)
+    assert logs[-1]["steps"] == 0
+    assert logs[-1]["outcome"] == "finished"
 
 
 async def test_capacity_counts_what_still_runs(scene: Scene) -> None:

@@ -34,15 +34,22 @@ class _Held:
 class ModelCache:
     """Models in memory, and the loads under way: one per model however many ask."""
 
-    def __init__(self, capacity_bytes: int, start_load: Callable[[ModelKey], None]) -> None:
+    def __init__(
+        self,
+        capacity_bytes: int,
+        start_load: Callable[[ModelKey], None],
+        changed: Callable[[], None],
+    ) -> None:
         """Starts empty.
 
         Args:
             capacity_bytes: of all weights together.
             start_load: begins a load that ends in a call of `arrived` or `load_failed`.
+            changed: called when other models are in memory than before, ahead of any waiter.
         """
         self._capacity_bytes = capacity_bytes
         self._start_load = start_load
+        self._changed = changed
         self._held: OrderedDict[ModelKey, _Held] = OrderedDict()
         self._loading: dict[ModelKey, list[Waiter]] = {}
 
@@ -76,6 +83,7 @@ class ModelCache:
             self.load_failed(key, Overloaded("the memory for models is full of models in use"))
             return
         self._held[key] = _Held(model)
+        self._changed()
         for waiter in self._loading.pop(key):
             waiter.ready(model)
 
@@ -109,6 +117,7 @@ class ModelCache:
         if held.pins:
             raise InvalidState(f"model {key} is in use")
         del self._held[key]
+        self._changed()
 
     def _make_room(self, size_bytes: int) -> bool:
         if size_bytes > self._capacity_bytes:
@@ -119,5 +128,6 @@ class ModelCache:
                 return False
             key = idle.pop(0)
             del self._held[key]
+            self._changed()
             _log.info("model.evicted", model=key)
         return True

@@ -137,7 +137,7 @@ class StepEngine:
         self._load = load
         self._catalogue_changed = catalogue_changed
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._cache = ModelCache(cache_bytes, self._start_load)
+        self._cache = ModelCache(cache_bytes, self._start_load, self._tell_catalogue)
         self._awaiting_model: dict[AttemptId, Begin] = {}
         self._jobs: dict[AttemptId, JobState] = {}
         self._to_decode: deque[tuple[JobState, Trajectory]] = deque()
@@ -259,6 +259,7 @@ class StepEngine:
     def _loaded(self, answer: Loaded) -> None:
         if answer.model is None:
             self._catalogue.mark_unavailable(answer.key, answer.reason)
+            self._tell_catalogue()
             error = InvalidState(f"model {answer.key} is unavailable: {answer.reason}")
             self._cache.load_failed(answer.key, error)
         else:
@@ -271,7 +272,6 @@ class StepEngine:
                 self._cache.arrived(answer.key, answer.model)
             else:
                 self._cache.load_failed(answer.key, InvalidState(failure.message))
-        self._tell_catalogue()
 
     def _load_on_request(self, key: ModelKey, done: Callable[[DomainError | None], None]) -> None:
         try:
@@ -291,7 +291,6 @@ class StepEngine:
             done(error)
             return
         release_cached_memory(self._device)
-        self._tell_catalogue()
         done(None)
 
     def _tell_catalogue(self) -> None:
@@ -386,7 +385,7 @@ class StepEngine:
                     FailureKind.TRANSIENT, "out_of_memory", "the worker ran out of memory"
                 )
             return Failed(
-                FailureKind.CALLER, "out_of_memory", "this picture needs more memory than there is"
+                FailureKind.CALLER, "out_of_memory", "there is not enough memory for this"
             )
         if isinstance(error, FloatingPointError):
             return _NOT_FINITE
