@@ -7,7 +7,6 @@ import socket
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
-from easel.worker.v1 import worker_pb2_grpc
 from easel_kit.clock import SystemClock
 from easel_kit.errors import InvalidState, NotFound
 from easel_kit.ids import ModelKey, WorkerId, new_id
@@ -22,7 +21,7 @@ from gpu_worker.clients.scheduler import GrpcScheduler
 from gpu_worker.domain.generation import Limits
 from gpu_worker.domain.work import Profile
 from gpu_worker.engine.face import AsyncEngine, EngineOptions, open_engine
-from gpu_worker.rpc.servicer import SERVICE_NAME, WorkerServicer
+from gpu_worker.rpc.servicer import SERVICE_NAME, register
 from gpu_worker.service.bench import Bench
 from gpu_worker.service.loop import Worker
 from gpu_worker.service.outbox import Outbox
@@ -68,7 +67,7 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
             leave=stop,
         )
         server = build_server()
-        worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(worker), server.grpc)
+        register(worker, server.grpc)
         await stack.enter_async_context(
             server.serving(settings.listen, [SERVICE_NAME], grace_s=_LAST_CALLS_S)
         )

@@ -19,7 +19,7 @@ class Settings(ServiceSettings):
 
     id: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9._:-]{0,128}$",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127})?$",
         description="Stable name of this worker; empty: one made up at start.",
     )
     scheduler_address: Address = Field(description="Where the scheduler answers.")

@@ -112,7 +112,7 @@ def test_an_assignment_comes_as_it_was_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("attempt_id", "att_x"), ("job_id", ""), ("user_id", "../etc")]
+    ("field", "value"), [("job_id", ""), ("job_id", "job_x"), ("user_id", "../etc")]
 )
 def test_ids_that_make_no_sense_make_work_malformed(field: str, value: str) -> None:
     sent = assign_to_wire(assign())
@@ -128,8 +128,10 @@ def test_other_commands_come_as_they_were_sent(command: Cancel | Acknowledged | 
     assert command_from_wire(command_to_wire(command)) == command
 
 
-def test_a_command_of_the_future_is_passed_over() -> None:
+def test_what_means_nothing_is_passed_over() -> None:
     assert command_from_wire(lease_pb2.WorkResponse()) is None
+    nameless = lease_pb2.Assign(attempt_id="att_x")
+    assert command_from_wire(lease_pb2.WorkResponse(assign=nameless)) is None
 
 
 def test_a_greeting_must_be_one() -> None:

@@ -91,7 +91,7 @@ def welcome_from_wire(response: lease_pb2.WorkResponse) -> Welcome:
 
 
 def command_from_wire(response: lease_pb2.WorkResponse) -> Command | None:
-    """A command; None for one that a newer scheduler may send and this worker does not know."""
+    """A command; None for one that means nothing here, e.g. of a newer scheduler."""
     match response.WhichOneof("message"):
         case "assign":
             return _assign(response.assign)
@@ -106,10 +106,14 @@ def command_from_wire(response: lease_pb2.WorkResponse) -> Command | None:
             return None
 
 
-def _assign(assign: lease_pb2.Assign) -> Assign | Malformed:
+def _assign(assign: lease_pb2.Assign) -> Assign | Malformed | None:
+    try:
+        named = attempt_id(assign.attempt_id)
+    except InvalidInput:
+        return None  # without a name there is nothing to answer
     try:
         return Assign(
-            attempt_id=attempt_id(assign.attempt_id),
+            attempt_id=named,
             job_id=job_id(assign.job_id),
             user_id=user_id(assign.user_id),
             generation=_generation(assign.generation),
@@ -117,7 +121,7 @@ def _assign(assign: lease_pb2.Assign) -> Assign | Malformed:
             traceparent=assign.traceparent,
         )
     except InvalidInput as error:
-        return Malformed(AttemptId(assign.attempt_id), str(error))
+        return Malformed(named, str(error))
 
 
 def _generation(asked: generation_pb2.Generation) -> Generation:

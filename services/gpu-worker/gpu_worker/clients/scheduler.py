@@ -90,7 +90,7 @@ class GrpcWorkStream:
             command = command_from_wire(answer)
             if command is not None:
                 return command
-            _log.warning("command.unknown")
+            _log.warning("command.ignored", kind=answer.WhichOneof("message"))
 
     async def finish(self) -> None:
         """See the port."""

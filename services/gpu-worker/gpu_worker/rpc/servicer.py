@@ -69,6 +69,11 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.DrainResponse()
 
 
+def register(worker: Worker, server: grpc.aio.Server) -> None:
+    """Has a server, not started yet, answer for the worker."""
+    worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(worker), server)
+
+
 def _key(text: str) -> ModelKey:
     if not text:
         raise InvalidInput("model_key", "must not be empty")
