@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,7 @@ async def run(
     *,
     observer: Observer | None = None,
     clock: Clock | None = None,
+    on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set, then ends all streams and returns.
 
@@ -112,6 +113,7 @@ async def run(
         stop: set by a signal, or by a background task that failed.
         observer: takes the place of logs and metrics.
         clock: takes the place of the machine's.
+        on_ready: called with the port once it serves.
 
     Raises:
         DependencyDown: the database does not answer at the start.
@@ -132,6 +134,8 @@ async def run(
         server = _register(settings, uses, spawn)
         async with server.serving(settings.listen, SERVICES, grace_s=settings.grace_s):
             _log.info("service.ready", port=server.port)
+            if on_ready is not None:
+                on_ready(server.port)
             await stop.wait()
             uses.shut()
 

@@ -45,7 +45,8 @@ class LeaseServicer(LeaseServiceServicer):
         worker, held = lease_mapping.worker(hello, ids.new_id("ses"), self._lane)
         session = await self._workers.open(worker, held)
         # A cancelled call does not always end a generator that waits at its yield: both do it.
-        context.add_done_callback(lambda _: self._workers.ended(session))
+        ended: Any = lambda _: self._workers.ended(session)  # noqa: E731 (typed as the stub wants)
+        context.add_done_callback(ended)
         try:
             self._spawn(f"messages of {worker.id}", self._read(session, requests))
             async for message in session.messages():
