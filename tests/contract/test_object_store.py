@@ -119,6 +119,14 @@ async def test_a_store_that_is_away_says_so(monkeypatch: pytest.MonkeyPatch) -> 
             await store.get(KEY)
 
 
+async def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "my pictures 100%"
+    settings = ObjectSettings(url=folder.as_uri())
+    async with open_object_store(settings, MovedClock()) as store:
+        await store.put(KEY, b"picture", "image/png")
+    assert (folder / KEY).read_bytes() == b"picture"
+
+
 async def test_a_folder_link_holds_for_its_key_and_time_only(
     tmp_path: Path, clock: MovedClock
 ) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -168,7 +168,9 @@ async def open_object_store(settings: ObjectSettings, clock: Clock) -> AsyncIter
         key = settings.signing_key_file.read_bytes() if settings.signing_key_file else b""
         if settings.signing_key_file and len(key) < 32:  # noqa: PLR2004
             raise InvalidInput("signing_key_file", "must hold at least 32 bytes")
-        yield FolderStore(Path(url.path), clock, signing_key=key, public_url=settings.public_url)
+        yield FolderStore(
+            Path(unquote(url.path)), clock, signing_key=key, public_url=settings.public_url
+        )
         return
     if url.scheme != "s3" or not url.netloc:
         raise InvalidInput("objects.url", "must be file:///folder or s3://bucket/prefix")
