@@ -14,7 +14,6 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from easel_kit import migrations
 from easel_kit.clock import SystemClock
 from easel_kit.db import open_pool
 from easel_kit.lifecycle import Supervisor
@@ -48,6 +47,8 @@ _log = get_logger(__name__)
 
 def migrate(settings: Settings) -> None:
     """Brings the schema `gateway` up to date. Blocks."""
+    from easel_kit import migrations  # noqa: PLC0415 (Alembic, for this command alone)
+
     migrations.upgrade(_MIGRATIONS, settings.database_url.get_secret_value(), SCHEMA)
 
 

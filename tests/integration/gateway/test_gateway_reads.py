@@ -42,14 +42,18 @@ async def test_a_failed_job_says_why_and_costs_nothing(gateway: Gateway) -> None
 
 
 async def test_without_billing_jobs_are_still_shown(start: Start) -> None:
+    async def broken() -> None:
+        raise errors.Internal("a fault of billing's")
+
     async def away() -> None:
         raise errors.DependencyDown("away")
 
     async with start(rpc_timeout_s=4) as gateway:
         job = (await gateway.submit())["id"]
-        gateway.billing.fault = away
+        gateway.billing.fault = broken
         answer = await gateway.http.get(f"/v1/generations/{job}", headers=gateway.auth())
         assert (answer.status_code, answer.json()["price_credits"]) == (200, None)
+        gateway.billing.fault = away
         me = await gateway.http.get("/v1/me", headers=gateway.auth())
         assert (me.status_code, me.headers["retry-after"]) == (503, "1")
 
