@@ -22,7 +22,8 @@ from easel_local.runner.table import role_passwords
 
 _START_S = 90.0
 _STOP_S = 40.0
-_POLL_S = 0.02
+_ANSWER_S = 40.0
+_POLL_S = 0.05
 _ENDED = ("succeeded", "failed", "cancelled")
 
 Found = TypeVar("Found")
@@ -118,9 +119,8 @@ class User:
     """One user at the gateway's door."""
 
     def __init__(self, stack: Stack, token: str) -> None:
-        self._http = httpx.Client(
-            base_url=stack.url, headers={"Authorization": f"Bearer {token}"}, timeout=40
-        )
+        self._url = stack.url
+        self._headers = {"Authorization": f"Bearer {token}"}
 
     def submit(self, prompt: str, **more: object) -> dict[str, Any]:
         answer = self.try_submit(prompt, **more)
@@ -128,12 +128,23 @@ class User:
         return dict(answer.json())
 
     def try_submit(self, prompt: str, **more: object) -> httpx.Response:
-        return self._http.post("/v1/generations", json={"prompt": prompt, **more})
+        return httpx.post(
+            f"{self._url}/v1/generations",
+            json={"prompt": prompt, **more},
+            headers=self._headers,
+            timeout=_ANSWER_S,
+        )
 
     def get(
         self, path: str, *, params: dict[str, str | int] | None = None, follow: bool = False
     ) -> httpx.Response:
-        return self._http.get(path, params=params, follow_redirects=follow)
+        return httpx.get(
+            f"{self._url}{path}",
+            params=params,
+            follow_redirects=follow,
+            headers=self._headers,
+            timeout=_ANSWER_S,
+        )
 
     def job(self, job_id: str) -> dict[str, Any]:
         answer = self.get(f"/v1/generations/{job_id}")
@@ -144,7 +155,9 @@ class User:
         return list(self.get("/v1/generations", params={"limit": 100}).json()["items"])
 
     def cancel(self, job_id: str) -> httpx.Response:
-        return self._http.delete(f"/v1/generations/{job_id}")
+        return httpx.delete(
+            f"{self._url}/v1/generations/{job_id}", headers=self._headers, timeout=_ANSWER_S
+        )
 
     def wait(self, job_id: str, *, within_s: float = 50.0) -> dict[str, Any]:
         """The job once it has ended; doors that are shut meanwhile are knocked at again."""
@@ -154,7 +167,7 @@ class User:
                 answer = self.get(f"/v1/generations/{job_id}")
             except httpx.TransportError:
                 return None
-            if answer.status_code >= 500:
+            if answer.status_code == 429 or answer.status_code >= 500:
                 return None
             assert answer.status_code == 200, answer.text
             found: dict[str, Any] = answer.json()
@@ -199,26 +212,24 @@ def running_stack(
     folder: Path, *, workers: int = 1, port: int = 0, **environment: str
 ) -> Iterator[Stack]:
     """`python -m easel_local up` in a folder of its own; ended by SIGINT as Ctrl-C would."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "easel_local", "up", "--state", str(folder)),
-            *("--port", str(port), "--workers", str(workers)),
-        ],
-        env={**os.environ, "WORKER_THREADS": "1", **environment},  # noqa: TID251
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    words = folder.with_name(f"{folder.name}.up.txt")
+    with words.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "easel_local", "up", "--state", str(folder)),
+                *("--port", str(port), "--workers", str(workers)),
+            ],
+            env={**os.environ, "WORKER_THREADS": "1", **environment},  # noqa: TID251
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def up() -> bool:
+        assert process.poll() is None, words.read_text()
+        return "Easel runs" in words.read_text()
+
     try:
-        said = ""
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        deadline = time.monotonic() + _START_S
-        while "Easel runs" not in said:
-            said += process.stdout.read() or ""
-            assert process.poll() is None, said
-            assert time.monotonic() < deadline, said
-            time.sleep(_POLL_S)
+        wait_for(up, "the stack", within_s=_START_S)
         yield Stack(folder)
     finally:
         process.send_signal(signal.SIGINT)
@@ -228,4 +239,4 @@ def running_stack(
             process.kill()
             process.wait()
             raise
-    assert process.returncode == 0
+    assert process.returncode == 0, words.read_text()
