@@ -33,7 +33,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     BILLING_LISTEN=0.0.0.0:50051 BILLING_METRICS_LISTEN=0.0.0.0:9464
 USER 10001:10001
 EXPOSE 50051 9464
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=6 \
     CMD ["python", "-m", "easel_kit.probe", "127.0.0.1:50051"]
 ENTRYPOINT ["python", "-m", "billing"]
 CMD ["serve"]

@@ -35,7 +35,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     GATEWAY_LISTEN=0.0.0.0:8080 GATEWAY_METRICS_LISTEN=0.0.0.0:9464
 USER 10001:10001
 EXPOSE 8080 9464
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=6 \
     CMD ["python", "-m", "easel_kit.probe", "http://127.0.0.1:8080/readyz"]
 ENTRYPOINT ["python", "-m", "gateway"]
 CMD ["serve"]

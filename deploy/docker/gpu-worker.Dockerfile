@@ -47,7 +47,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
 USER 10001:10001
 EXPOSE 50051 9464
 # torch takes its time to load
-HEALTHCHECK --interval=5s --timeout=5s --start-period=90s --retries=6 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=6 \
     CMD ["python", "-m", "easel_kit.probe", "127.0.0.1:50051"]
 ENTRYPOINT ["python", "-m", "gpu_worker"]
 CMD ["serve"]
