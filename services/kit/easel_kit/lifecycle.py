@@ -16,6 +16,9 @@ from easel_kit.log import configure_logging, get_logger
 from easel_kit.settings import AnySettings, SettingsError, load_settings
 from easel_kit.telemetry import configure_tracing
 
+# Python 3.11's wait_for, which drivers use inside, may swallow a cancellation.
+_CANCEL_AGAIN_S = 1.0
+
 _log = get_logger(__name__)
 
 
@@ -62,10 +65,10 @@ class Supervisor(AbstractAsyncContextManager["Supervisor"]):
         trace: TracebackType | None,
     ) -> None:
         """Cancels, waits, and raises the first failure of a task."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := set(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)
         if error is None and self._failure is not None:
             raise self._failure
 

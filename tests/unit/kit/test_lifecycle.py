@@ -1,6 +1,7 @@
 """A background task never dies unseen, and leaving the block ends them all."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -46,6 +47,25 @@ async def test_leaving_cancels_what_still_runs() -> None:
         tasks.start("forever", forever())
         await asyncio.sleep(0)
     assert cancelled.is_set()
+
+
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("easel_kit.lifecycle._CANCEL_AGAIN_S", 0.01)
+    swallowed = asyncio.Event()
+
+    async def deaf_once() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        swallowed.set()
+        await asyncio.Event().wait()
+
+    async with Supervisor(asyncio.Event()) as tasks:
+        task = tasks.start("deaf", deaf_once())
+        await asyncio.sleep(0)
+    assert swallowed.is_set()
+    assert task.cancelled()
 
 
 async def test_the_block_s_own_error_wins() -> None:
