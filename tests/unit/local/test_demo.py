@@ -53,6 +53,13 @@ async def test_a_problem_of_the_caller_is_told_with_its_fields() -> None:
     assert str(refused.value) == "The request is not valid.\n  prompt: must not be empty"
 
 
+async def test_a_problem_is_told_once() -> None:
+    problem = {"detail": "steps: too many", "errors": [{"field": "steps", "reason": "too many"}]}
+    with pytest.raises(Refused) as refused:
+        await easel(lambda _: httpx.Response(422, json=problem)).submit({})
+    assert str(refused.value) == "steps: too many"
+
+
 @pytest.mark.parametrize("status", [401, 500, 503])
 async def test_a_problem_of_a_service_is_not_the_callers(status: int) -> None:
     with pytest.raises(DependencyDown, match=f"answers {status}"):
@@ -94,9 +101,7 @@ async def test_events_end_with_the_last_one() -> None:
 async def test_an_event_without_data_is_none() -> None:
     opening = "retry: 2000\n\n"
     rest = stream(("1", "succeeded", {})).text
-    answer = httpx.Response(
-        200, text=opening + rest, headers={"content-type": "text/event-stream"}
-    )
+    answer = httpx.Response(200, text=opening + rest, headers={"content-type": "text/event-stream"})
     assert [name async for name, _ in easel(lambda _: answer).events("job_1")] == ["succeeded"]
 
 

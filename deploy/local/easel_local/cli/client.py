@@ -151,9 +151,9 @@ def _raise_for(response: httpx.Response) -> None:
         problem = response.json()
     except ValueError:
         problem = {}
-    lines = [str(problem.get("detail") or problem.get("title") or response.reason_phrase)]
-    lines += [_line(item) for item in problem.get("errors") or []]
-    text = "\n".join(line for line in lines if line)
+    said = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
+    more = [_line(item) for item in problem.get("errors") or []]
+    text = "\n".join([said, *(f"  {line}" for line in more if line not in said)])
     ours = {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}  # we made the token
     if response.is_client_error and response.status_code not in ours:
         raise Refused(text)
@@ -162,7 +162,7 @@ def _raise_for(response: httpx.Response) -> None:
 
 def _line(item: object) -> str:
     if not isinstance(item, dict):
-        return f"  {item}"
+        return str(item)
     field = item.get("field") or item.get("loc") or ""
     reason = item.get("reason") or item.get("detail") or item.get("msg") or ""
-    return f"  {field}: {reason}"
+    return f"{field}: {reason}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 import grpc
 import httpx
@@ -23,9 +24,26 @@ class Health:
 
 async def answers(health: Health) -> bool:
     """Whether the answer came within two seconds and was good."""
+    if not await _listens(health):
+        return False
     if health.kind == "http":
         return await _http_answers(health.target)
     return await _grpc_answers(health.target)
+
+
+async def _listens(health: Health) -> bool:
+    """Whether anyone does: a plain socket tells at once and costs nothing.
+
+    A gRPC channel would pause after a refusal, and an HTTP client takes a while to build.
+    """
+    place = urlsplit(health.target if health.kind == "http" else f"//{health.target}")
+    try:
+        async with asyncio.timeout(_DEADLINE_S):
+            _reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def _http_answers(url: str) -> bool:
@@ -38,14 +56,6 @@ async def _http_answers(url: str) -> bool:
 
 
 async def _grpc_answers(address: str) -> bool:
-    # A channel pauses after a refused connection; a plain socket says quickly that nobody listens.
-    host, _, port = address.rpartition(":")
-    try:
-        async with asyncio.timeout(_DEADLINE_S):
-            _reader, writer = await asyncio.open_connection(host, int(port))
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
     async with grpc.aio.insecure_channel(address) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
