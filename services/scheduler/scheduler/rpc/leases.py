@@ -57,7 +57,8 @@ class LeaseServicer(LeaseServiceServicer):
     @staticmethod
     async def _hello(requests: _Requests) -> lease_pb2.Hello:
         try:
-            first = await asyncio.wait_for(anext(requests), _HELLO_S)
+            async with asyncio.timeout(_HELLO_S):
+                first = await anext(requests)
         except (StopAsyncIteration, TimeoutError):
             raise InvalidInput("message", "must be hello at first") from None
         if first.WhichOneof("message") != "hello":

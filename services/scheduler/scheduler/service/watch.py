@@ -111,7 +111,8 @@ class Watches:
     async def _next(self, mailbox: _Mailbox, job: Job) -> Seen | None:
         """What is new; None where nothing is."""
         try:
-            await asyncio.wait_for(mailbox.some.wait(), self._recheck_s)
+            async with asyncio.timeout(self._recheck_s):
+                await mailbox.some.wait()
         except TimeoutError:
             mailbox.changed = True
         mailbox.some.clear()

@@ -185,7 +185,8 @@ class Workers:
 
     async def _farewell(self, session: Session) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(session.finished.wait(), self._lease_ttl_s)
+            async with asyncio.timeout(self._lease_ttl_s):
+                await session.finished.wait()
         if session.held:
             await asyncio.sleep(self._reconnect_grace_s)
         worker = session.worker

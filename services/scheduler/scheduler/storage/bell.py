@@ -35,7 +35,8 @@ class _Ear:
 
     async def rung(self, *, within_s: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._event.wait()
         self._event.clear()
 
 

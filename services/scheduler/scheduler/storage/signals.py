@@ -47,7 +47,8 @@ class RedisSignals:
         if self._watched[job_id] == 1:
             await self._follow(job_id)
         with suppress(TimeoutError):
-            await asyncio.wait_for(confirmed.wait(), _CONFIRM_S)
+            async with asyncio.timeout(_CONFIRM_S):
+                await confirmed.wait()
 
     async def unwatch(self, job_id: JobId) -> None:
         """See `ports.Signals`."""
