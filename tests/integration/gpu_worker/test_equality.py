@@ -86,7 +86,7 @@ def test_the_table_of_samplers_is_compared_in_full() -> None:
     assert set(STOCK) == set(SAMPLERS)
 
 
-@pytest.mark.parametrize("guidance", [2.5, 1.0, 0.0])
+@pytest.mark.parametrize("guidance", [2.5, 1.0])
 @pytest.mark.parametrize("sampler", ALL)
 async def test_alone_it_is_bitwise_stock(
     engine: AsyncEngine, recorder: Recorder, stock: Stock, sampler: str, guidance: float
@@ -99,6 +99,7 @@ async def test_alone_it_is_bitwise_stock(
     "changes",
     [
         {"negative_prompt": "a blue square", "guidance": 4.0},
+        {"guidance": 0.0},
         {"steps": 1},
         {"steps": 33},
         {"prompt": "a large red star on the left " * 5},

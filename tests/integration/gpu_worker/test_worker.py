@@ -78,7 +78,7 @@ async def a_house(
             "models_dir": MODELS_DIR,
             "device": "cpu",
             "threads": 1,
-            "grace_s": 5,
+            "grace_s": 20,
             "preview_interval_ms": 0,
         }
         stop = asyncio.Event()

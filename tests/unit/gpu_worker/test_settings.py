@@ -1,0 +1,54 @@
+"""What the worker is told by its environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from easel_kit.settings import SettingsError, load_settings
+from gpu_worker.settings import Settings
+
+NEEDED = {
+    "WORKER_SCHEDULER_ADDRESS": "127.0.0.1:7002",
+    "WORKER_OBJECTS__URL": "file:///objects",
+    "WORKER_MODELS_DIR": "/models",
+}
+
+
+def told(monkeypatch: pytest.MonkeyPatch, **more: str) -> Settings:
+    for name, value in {**NEEDED, **more}.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(Settings)
+
+
+def test_three_settings_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = told(monkeypatch)
+    assert settings.models_dir == Path("/models")
+    assert settings.objects.url == "file:///objects"
+    assert settings.preload_keys == ("shapes-64",)
+    assert settings.device == "auto"
+
+
+def test_models_to_preload_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told(monkeypatch, WORKER_PRELOAD="a, b,").preload_keys == ("a", "b")
+    assert told(monkeypatch, WORKER_PRELOAD="").preload_keys == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORKER_ID", "-x"),
+        ("WORKER_ID", "a b"),
+        ("WORKER_SLOTS", "0"),
+        ("WORKER_DTYPE", "int8"),
+        ("WORKER_ADVERTISE", "nowhere"),
+        ("WORKER_SCHEDULER_ADDRESS", ""),
+        ("WORKER_MODEL_CACHE_MB", "0"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    with pytest.raises(SettingsError, match=name):
+        told(monkeypatch, **{name: value})
