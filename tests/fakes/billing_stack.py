@@ -82,8 +82,8 @@ class BillingStack:
                 scheduler_address=address,
                 plans_file=plans_file,
                 hold_ttl_s=hold_ttl_s,
-                sweep_interval_s=0.02,
-                renewal_interval_s=0.02,
+                sweep_interval_s=0.05,
+                renewal_interval_s=0.05,
                 grace_s=1,
             )
             self.port = 0

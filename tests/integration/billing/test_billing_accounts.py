@@ -162,11 +162,12 @@ async def test_credits_that_a_job_holds_over_the_end_of_the_month_are_honoured(
     assert await stack.breaches() == []
 
 
-async def test_what_expires_first_is_spent_first(stack: BillingStack) -> None:
+@pytest.mark.parametrize("lot_id", ["lot_0", "lot_z"])
+async def test_what_expires_first_is_spent_first(stack: BillingStack, lot_id: str) -> None:
     """A hold over two lots takes the older one whole; a part of it charges the older one."""
     await stack.account()
     # a lot of another source that lasts longer, as a hand would book it
-    await stack.sql("""
+    gift = """
         WITH a AS (UPDATE credit_accounts SET available = available + 5000, sequence = 2
                    RETURNING account_id),
         t AS (INSERT INTO transfers SELECT 'trf_x', account_id, 2, 'grant', 'gift', NULL, 'Gift',
@@ -175,15 +176,18 @@ async def test_what_expires_first_is_spent_first(stack: BillingStack) -> None:
               (VALUES ('granted', -5000), ('available', 5000)) AS b (book, amount))
         INSERT INTO credit_lots (id, account_id, source, source_ref, granted, remaining,
                                  granted_at, expires_at)
-        SELECT 'lot_0', account_id, 'gift', 'x', 5000, 5000, now(), '2099-01-01' FROM a
-    """)
+        SELECT $1, account_id, 'gift', 'x', 5000, 5000, now(), '2099-01-01' FROM a
+    """
+    await stack.sql(gift, lot_id)
     job_id = (await stack.place(of=work(steps=334, image_count=4))).hold.job_id
     amount = 54_723
     assert await stack.balance() == (55_000 - amount, amount)
     assert await stack.breaches() == []
+    held = "SELECT held FROM credit_lots WHERE id = $1"
+    assert await stack.sql(held, lot_id) == amount - FREE_GRANT
     await stack.capture(job_id, done=1, total=2)
     assert await stack.balance() == (55_000 - amount // 2, 0)
-    assert await stack.sql("SELECT remaining FROM credit_lots WHERE id = 'lot_0'") == 5000
+    assert await stack.sql("SELECT remaining FROM credit_lots WHERE id = $1", lot_id) == 5000
     assert await stack.breaches() == []
 
 

@@ -36,17 +36,17 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("report", "charged"), ENDS)
-async def test_the_end_of_a_job_ends_its_hold(
-    stack: BillingStack, report: JobReport, charged: int
-) -> None:
-    job_id = (await stack.place()).hold.job_id
-    await stack.happen(job_id, QUEUED)
-    await stack.happen(job_id, report)
-    hold = await stack.hold(job_id)
-    assert hold.captured_millicredits == charged
-    assert hold.state == (pb.HOLD_STATE_CAPTURED if charged else pb.HOLD_STATE_RELEASED)
-    assert await stack.balance() == (FREE_GRANT - charged, 0)
+async def test_the_end_of_a_job_ends_its_hold(stack: BillingStack) -> None:
+    paid = 0
+    for report, charged in ENDS:
+        job_id = (await stack.place()).hold.job_id
+        await stack.happen(job_id, QUEUED)
+        await stack.happen(job_id, report)
+        hold = await stack.hold(job_id)
+        assert hold.captured_millicredits == charged
+        assert hold.state == (pb.HOLD_STATE_CAPTURED if charged else pb.HOLD_STATE_RELEASED)
+        paid += charged
+        assert await stack.balance() == (FREE_GRANT - paid, 0)
     assert await stack.findings() == []
     assert await stack.breaches() == []
 
@@ -139,6 +139,17 @@ async def test_repeated_and_late_events_change_nothing(stack: BillingStack) -> N
     assert await stack.sql("SELECT count(*) FROM transfers") == 7
     assert await stack.findings() == []
     assert await stack.breaches() == []
+
+
+async def test_an_old_event_that_comes_again_is_no_sign_of_life(stack: BillingStack) -> None:
+    job_id = (await stack.place()).hold.job_id
+    queued = await stack.scheduler.happen(JobId(job_id), ALICE, QUEUED)
+    await stack.until_applied(queued.cursor.sequence)
+    before = await stack.hold(job_id)
+    stack.clock.move(seconds=300)
+    await stack.scheduler.happen(queued.job_id, ALICE, QUEUED, again=queued)
+    await stack.happen((await stack.place()).hold.job_id, SUCCEEDED)
+    assert await stack.hold(job_id) == before
 
 
 async def test_two_consumers_apply_each_event_once(idle_stack: BillingStack) -> None:
@@ -266,19 +277,22 @@ async def test_the_hold_of_a_live_job_stays(stack: BillingStack, report: JobRepo
     assert stack.scheduler.resolved == [first.job_id]
 
 
-@pytest.mark.parametrize(("report", "charged"), ENDS)
-async def test_a_hold_whose_event_never_came_ends_as_its_job_did(
-    stack: BillingStack, report: JobReport, charged: int
-) -> None:
-    job_id = (await stack.place()).hold.job_id
-    stack.scheduler.reports[JobId(job_id)] = report
+async def test_a_hold_whose_event_never_came_ends_as_its_job_did(stack: BillingStack) -> None:
+    jobs = [(await stack.place()).hold.job_id for _ in ENDS]
+    for job_id, (report, _) in zip(jobs, ENDS, strict=True):
+        stack.scheduler.reports[JobId(job_id)] = report
     stack.clock.move(seconds=900)
-    await stack.until_state(job_id, pb.HOLD_STATE_CAPTURED if charged else pb.HOLD_STATE_RELEASED)
-    assert await stack.balance() == (FREE_GRANT - charged, 0)
-    # the event comes after all
-    await stack.happen(job_id, report)
-    assert await stack.balance() == (FREE_GRANT - charged, 0)
+    for job_id, (_, charged) in zip(jobs, ENDS, strict=True):
+        state = pb.HOLD_STATE_CAPTURED if charged else pb.HOLD_STATE_RELEASED
+        await stack.until_state(job_id, state)
+    paid = sum(charged for _, charged in ENDS)
+    assert await stack.balance() == (FREE_GRANT - paid, 0)
+    # the events come after all
+    for job_id, (report, _) in zip(jobs, ENDS, strict=True):
+        await stack.happen(job_id, report)
+    assert await stack.balance() == (FREE_GRANT - paid, 0)
     assert await stack.findings() == []
+    assert await stack.breaches() == []
 
 
 async def test_a_hold_whose_submit_was_lost_is_freed_and_barred(stack: BillingStack) -> None:

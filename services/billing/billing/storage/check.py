@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from easel_kit.db import Pool, connection
+from easel_kit.db import Connection, Pool, connection
 
 # name -> statement that answers the references of everything that breaks the invariant
 _INVARIANTS: dict[str, str] = {
@@ -122,13 +122,18 @@ class LedgerCheck:
         self._pool = pool
 
     async def run(self) -> Sequence[Breach]:
-        """All breaches; changes nothing and blocks nobody."""
+        """All breaches, in one snapshot; changes nothing and blocks nobody."""
         async with (
             connection(self._pool) as lent,
             lent.transaction(isolation="repeatable_read", readonly=True),
         ):
-            return [
-                Breach(invariant, row[0])
-                for invariant, statement in _INVARIANTS.items()
-                for row in await lent.fetch(statement)
-            ]
+            return await find_breaches(lent)
+
+
+async def find_breaches(lent: Connection) -> list[Breach]:
+    """All breaches that a transaction of the caller sees."""
+    return [
+        Breach(invariant, row[0])
+        for invariant, statement in _INVARIANTS.items()
+        for row in await lent.fetch(statement)
+    ]
