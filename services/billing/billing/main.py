@@ -21,7 +21,6 @@ from billing.storage.check import Breach, LedgerCheck
 from billing.storage.feed import PostgresFeed
 from billing.storage.holds import PostgresHolds
 from billing.storage.plans import PostgresPlans, read_plan_book
-from easel_kit import migrations
 from easel_kit.clock import Clock, SystemClock
 from easel_kit.db import open_pool
 from easel_kit.lifecycle import Supervisor
@@ -115,6 +114,8 @@ async def run(
 
 def migrate(settings: Settings) -> None:
     """Brings the schema to its newest form."""
+    from easel_kit import migrations  # noqa: PLC0415 (serving does without Alembic)
+
     migrations.upgrade(_MIGRATIONS, settings.database_url.get_secret_value(), _SCHEMA)
     _log.info("schema.migrated")
 

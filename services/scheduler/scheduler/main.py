@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from easel.scheduler.v1.events_pb2_grpc import add_EventServiceServicer_to_server
-from easel.scheduler.v1.jobs_pb2_grpc import add_JobServiceServicer_to_server
-from easel.scheduler.v1.lease_pb2_grpc import add_LeaseServiceServicer_to_server
-from easel_kit import migrations
 from easel_kit.clock import Clock, SystemClock
 from easel_kit.db import Pool, open_pool
 from easel_kit.lifecycle import Supervisor
@@ -26,6 +22,7 @@ from scheduler.ports import Observer, Spawn
 from scheduler.rpc.events import EventServicer
 from scheduler.rpc.jobs import JobServicer
 from scheduler.rpc.leases import LeaseServicer
+from scheduler.rpc.registration import SERVICES, register
 from scheduler.service.assign import Assigner
 from scheduler.service.dispatch import Dispatch
 from scheduler.service.feed import Feed
@@ -50,11 +47,6 @@ from scheduler.storage.scripts import Scripts
 from scheduler.storage.signals import RedisSignals
 
 SCHEMA = "scheduler"
-SERVICES = (
-    "easel.scheduler.v1.JobService",
-    "easel.scheduler.v1.LeaseService",
-    "easel.scheduler.v1.EventService",
-)
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 _log = get_logger(__name__)
@@ -62,6 +54,8 @@ _log = get_logger(__name__)
 
 def migrate(settings: Settings) -> None:
     """Brings the schema to what this code needs."""
+    from easel_kit import migrations  # noqa: PLC0415 (serving does without Alembic)
+
     migrations.upgrade(_MIGRATIONS, settings.database_url.get_secret_value(), SCHEMA)
 
 
@@ -253,9 +247,10 @@ def _side_tasks(
 
 def _register(settings: Settings, uses: _Uses, spawn: Spawn) -> RpcServer:
     server = build_server()
-    add_JobServiceServicer_to_server(JobServicer(uses.jobs, uses.watches), server.grpc)
-    add_LeaseServiceServicer_to_server(
-        LeaseServicer(uses.workers, spawn, lane=settings.lane), server.grpc
+    register(
+        server.grpc,
+        JobServicer(uses.jobs, uses.watches),
+        LeaseServicer(uses.workers, spawn, lane=settings.lane),
+        EventServicer(uses.feed),
     )
-    add_EventServiceServicer_to_server(EventServicer(uses.feed), server.grpc)
     return server

@@ -74,7 +74,7 @@ TABLES = (
         source text NOT NULL,
         source_ref text NOT NULL,
         -- lower is spent first; among equals what expires first
-        priority smallint NOT NULL DEFAULT 0,
+        priority integer NOT NULL DEFAULT 0,
         granted bigint NOT NULL CHECK (granted > 0),
         remaining bigint NOT NULL CHECK (remaining >= 0),
         -- of what remains, reserved by open holds
