@@ -75,6 +75,7 @@ async def test_a_stream_begins_after_its_cursor_and_ends_when_cut(sides: Sides) 
 
 
 async def test_cursors_keep_numbers_of_64_bits(sides: Sides) -> None:
+    sides.scheduler.generation = 2**62
     place = Cursor(2**62, 2**64 - 1, 2**62)
     event = await sides.scheduler.happen(new_job_id(), ALICE, None, cursor=place)
     assert await sides.read(Cursor(2**62, 2**64 - 2, 0), 1) == [event]

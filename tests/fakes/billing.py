@@ -65,6 +65,7 @@ class MemoryScheduler:
         self.resolved: list[JobId] = []
         self.subscriptions: list[Cursor] = []
         self.pruned_up_to = Cursor()
+        self.generation = 1
         self.is_away = False
         self._changed = asyncio.Condition()
         self._cut = 0
@@ -80,7 +81,7 @@ class MemoryScheduler:
         cursor: Cursor | None = None,
     ) -> JobEvent:
         """Appends an event, or one that stands in the feed already `again`."""
-        place = cursor or Cursor(1, 700 + len(self.log), len(self.log) + 1)
+        place = cursor or Cursor(self.generation, 700 + len(self.log), len(self.log) + 1)
         event = again or JobEvent(place, job_id, user_id, report, traceparent)
         async with self._changed:
             self.log.append(event)
@@ -98,8 +99,8 @@ class MemoryScheduler:
         self.subscriptions.append(after)
         if self.is_away:
             raise DependencyDown("the scheduler is away")
-        if Cursor() < after < self.pruned_up_to:
-            raise OutOfRange("those events are gone")
+        if after < self.pruned_up_to or after.generation > self.generation:
+            raise OutOfRange("those events are gone, or of another life")
         seen, cut = 0, self._cut
         while True:
             fresh = [event for event in self.log[seen:] if event.cursor > after]

@@ -63,11 +63,9 @@ class Pause:
 
 async def follow_feed(follower: JobFollower, pause: Pause) -> None:
     """Applies the scheduler's events for ever, from the cursor on after every loss."""
-    has_gap = False
     while True:
-        from_start, has_gap = has_gap, False
         try:
-            has_gap = await _read(follower, pause, from_start=from_start)
+            await _read(follower, pause)
         except DependencyDown as error:
             _log.warning("feed.lost", error=str(error))
         except Exception:  # noqa: BLE001 (the cursor stands still: trying again loses nothing)
@@ -123,20 +121,18 @@ async def watch_database(
             await set_health(serving=healthy)
 
 
-async def _read(follower: JobFollower, pause: Pause, *, from_start: bool) -> bool:
-    """Applies events until the stream ends; true when those after the cursor are lost."""
+async def _read(follower: JobFollower, pause: Pause) -> None:
     try:
-        async with aclosing(follower.events(from_start=from_start)) as events:
+        async with aclosing(follower.events()) as events:
             async for event in events:
                 await _apply(follower, event)
                 pause.reset()
     except OutOfRange:
-        finding = await follower.report_gap()
+        finding = await follower.restart()
         _findings.labels(finding.kind).inc()
         _log.error("feed.gap_found", cursor=finding.reference)
-        return True
-    _log.info("feed.ended")
-    return False
+    else:
+        _log.info("feed.ended")
 
 
 async def _apply(follower: JobFollower, event: JobEvent) -> None:

@@ -100,8 +100,8 @@ class Feed(Protocol):
         """The event's effect and the cursor, in one transaction; nothing for a repeated event."""
         ...
 
-    async def record(self, finding: Finding, now: datetime) -> None:
-        """Keeps a finding, once per kind and reference."""
+    async def restart(self, finding: Finding, now: datetime) -> None:
+        """Keeps a finding, once per kind and reference, and puts the cursor before everything."""
         ...
 
 

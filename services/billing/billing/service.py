@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from billing.domain.accounts import Account, period_at
-from billing.domain.feed import Applied, Cursor, Finding, JobEvent, Outcome, applied
+from billing.domain.feed import Applied, Finding, JobEvent, Outcome, applied
 from billing.domain.holds import Extension, Hold, HoldOrder, Settlement, effect_of
 from billing.domain.ledger import Line
 from billing.domain.plans import Catalogue, PlanVersion
@@ -198,15 +198,14 @@ class JobFollower:
         self._clock = clock
         self._hold_ttl = hold_ttl
 
-    async def events(self, *, from_start: bool = False) -> AsyncGenerator[JobEvent, None]:
-        """Events that are not applied yet, one by one; `from_start` asks for all that are kept.
+    async def events(self) -> AsyncGenerator[JobEvent, None]:
+        """Events that are not applied yet, one by one.
 
         Raises:
-            OutOfRange: some have been pruned; `report_gap`, then read from the start.
+            OutOfRange: some are lost; `restart`, then read again.
             DependencyDown: the scheduler is away.
         """
-        after = Cursor() if from_start else await self._feed.cursor()
-        async for batch in self._events.subscribe(after):
+        async for batch in self._events.subscribe(await self._feed.cursor()):
             for event in batch:
                 yield event
 
@@ -218,13 +217,16 @@ class JobFollower:
         now = self._clock.now()
         return await self._feed.apply(event, now, now + self._hold_ttl)
 
-    async def report_gap(self) -> Finding:
-        """Records that events after the cursor are lost; their holds end by expiry."""
+    async def restart(self) -> Finding:
+        """Records that events after the cursor are lost, and begins with the first again.
+
+        Events that were applied before change nothing; holds whose events are lost end by expiry.
+        """
         cursor = await self._feed.cursor()
         finding = Finding(
             "feed_gap", f"{cursor.generation}/{cursor.transaction_id}/{cursor.sequence}", {}
         )
-        await self._feed.record(finding, self._clock.now())
+        await self._feed.restart(finding, self._clock.now())
         return finding
 
     async def expired(self, limit: int) -> Sequence[Hold]:

@@ -233,24 +233,52 @@ async def test_killed_at_any_moment_each_job_is_charged_once(idle_stack: Billing
         assert await stack.breaches() == []
 
 
-async def test_pruned_events_are_a_finding_and_the_rest_is_read(idle_stack: BillingStack) -> None:
+async def test_pruned_events_are_a_finding_and_their_holds_end_by_expiry(
+    idle_stack: BillingStack,
+) -> None:
     async with idle_stack.running() as stack:
-        first = (await stack.place()).hold.job_id
-        await stack.happen(first, SUCCEEDED)
-    stack.scheduler.pruned_up_to = Cursor(1, 5000, 0)
+        await stack.happen((await stack.place()).hold.job_id, SUCCEEDED)
+    idle_stack.scheduler.pruned_up_to = Cursor(1, 5000, 0)
     async with idle_stack.running() as stack:
-        lost, kept = [(await stack.place()).hold.job_id for _ in range(2)]
+        lost = (await stack.place()).hold.job_id
         stack.scheduler.reports[JobId(lost)] = SUCCEEDED
-        await stack.happen(kept, SUCCEEDED)
-        assert await stack.findings() == [("feed_gap", "1/700/1")]
+
+        async def found() -> bool:
+            return ("feed_gap", "1/700/1") in await stack.findings()
+
+        await until(found)
         assert (await stack.hold(lost)).state == pb.HOLD_STATE_OPEN
         stack.clock.move(seconds=901)
         await stack.until_state(lost, pb.HOLD_STATE_CAPTURED)
+        assert await stack.balance() == (FREE_GRANT - 2 * PRICE, 0)
+
+
+async def test_a_scheduler_that_begins_anew_is_read_from_its_first_event(
+    idle_stack: BillingStack,
+) -> None:
+    idle_stack.scheduler.generation = 9
+    async with idle_stack.running() as stack:
+        old = (await stack.place()).hold.job_id
+        first = await stack.scheduler.happen(JobId(old), ALICE, SUCCEEDED)
+        await stack.until_applied(1)
+        fresh = (await stack.place()).hold.job_id
+        stack.scheduler.generation = 1
+        stack.scheduler.log.clear()
+        await stack.scheduler.cut()
+        await stack.scheduler.happen(JobId(old), ALICE, SUCCEEDED)
+        await stack.scheduler.happen(JobId(fresh), ALICE, SUCCEEDED)
+        await stack.until_state(fresh, pb.HOLD_STATE_CAPTURED)
+        place = first.cursor
+        gap = f"{place.generation}/{place.transaction_id}/{place.sequence}"
+        assert await stack.findings() == [("feed_gap", gap)]
+        assert await stack.balance() == (FREE_GRANT - 2 * PRICE, 0)
+        assert await stack.breaches() == []
 
 
 async def test_a_restored_scheduler_counts_from_a_higher_generation(stack: BillingStack) -> None:
     first, second = [(await stack.place()).hold.job_id for _ in range(2)]
     await stack.happen(first, SUCCEEDED)
+    stack.scheduler.generation = 2
     await stack.scheduler.happen(JobId(second), ALICE, SUCCEEDED, cursor=Cursor(2, 5, 1))
     await stack.until_state(second, pb.HOLD_STATE_CAPTURED)
     assert await stack.sql("SELECT transaction_id FROM feed_cursor") == 5

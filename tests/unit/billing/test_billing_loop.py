@@ -58,8 +58,7 @@ class Follower:
         self.subscriptions = 0
         self.read = asyncio.Event()
 
-    async def events(self, *, from_start: bool) -> AsyncGenerator[JobEvent, None]:
-        assert not from_start
+    async def events(self) -> AsyncGenerator[JobEvent, None]:
         self.subscriptions += 1
         if self.subscriptions == 4:
             self.read.set()

@@ -32,6 +32,10 @@ WHERE feed = 'scheduler' AND (generation, transaction_id, sequence) < ($1, $2::n
 RETURNING true
 """
 
+_RESTART = """
+UPDATE feed_cursor SET generation = 0, transaction_id = 0, sequence = 0 WHERE feed = 'scheduler'
+"""
+
 _RECORD = """
 INSERT INTO reconciliation_findings (kind, reference, detail, found_at) VALUES ($1, $2, $3, $4)
 ON CONFLICT (kind, reference) DO NOTHING
@@ -78,9 +82,10 @@ class PostgresFeed:
                 await _record(lent, result.finding, now)
         return result
 
-    async def record(self, finding: Finding, now: datetime) -> None:
-        """Keeps a finding, once per kind and reference."""
-        async with connection(self._pool) as lent:
+    async def restart(self, finding: Finding, now: datetime) -> None:
+        """Keeps a finding, once per kind and reference, and puts the cursor before everything."""
+        async with transaction(self._pool) as lent:
+            await lent.execute(_RESTART)
             await _record(lent, finding, now)
 
 
