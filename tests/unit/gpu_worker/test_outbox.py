@@ -103,6 +103,15 @@ async def test_it_is_settled_only_when_all_is_said_and_confirmed() -> None:
     await asyncio.wait_for(waiting, 1)
 
 
+async def test_capacity_that_nobody_hears_does_not_keep_a_worker_from_leaving() -> None:
+    outbox = Outbox()
+    outbox.say(Capacity(0, draining=True))
+    await asyncio.wait_for(outbox.wait_settled(), 1)
+    outbox.hand_back(ONE)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(outbox.wait_settled(), 0.01)
+
+
 async def test_taking_waits_for_something_and_loses_nothing_when_cancelled() -> None:
     outbox = Outbox()
     with pytest.raises(TimeoutError):

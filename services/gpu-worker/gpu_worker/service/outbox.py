@@ -105,7 +105,10 @@ class Outbox:
             await self._filled.wait()
 
     async def wait_settled(self) -> None:
-        """Until everything has been said and every report is confirmed."""
+        """Until every hand-back has been said and every report is confirmed.
+
+        Capacity and models do not count: without a stream nobody waits to hear them.
+        """
         await self._settled.wait()
 
     def _say(self, news: News) -> None:
@@ -114,7 +117,7 @@ class Outbox:
         self._check_settled()
 
     def _check_settled(self) -> None:
-        if self._news or self._reports:
+        if self._reports or any(isinstance(item, HandBack) for item in self._news):
             self._settled.clear()
         else:
             self._settled.set()
