@@ -67,7 +67,16 @@ async def test_every_answer_has_safe_headers(gateway: Gateway) -> None:
     assert (await gateway.http.get("/healthz")).headers["cache-control"] == "no-store"
     docs = await gateway.http.get("/docs")
     assert docs.status_code == 200
-    assert "cdn.jsdelivr.net" in docs.headers["content-security-policy"]
+    assert "http" not in docs.headers["content-security-policy"], "it needs no other host"
+    for asset, kind in (
+        ("swagger-ui-bundle.js", "text/javascript"),
+        ("swagger-ui.css", "text/css"),
+    ):
+        assert f"docs/{asset}" in docs.text
+        found = await gateway.http.get(f"/docs/{asset}")
+        assert found.status_code == 200
+        assert found.headers["content-type"].startswith(kind)
+    assert (await gateway.http.get("/docs/other.js")).status_code == 404
 
 
 async def test_a_fault_of_ours_is_told_in_fixed_words_and_logged_once(
