@@ -305,14 +305,7 @@ class SchedulerStack:
             task.result()
         self.port = ready.result()
         try:
-            async with AsyncExitStack() as stack:
-                self._channel = await stack.enter_async_context(
-                    open_channel(f"127.0.0.1:{self.port}")
-                )
-                self._database = await asyncpg.connect(
-                    self.database_url, server_settings={"search_path": "scheduler"}
-                )
-                stack.push_async_callback(self._database.close)
+            async with self.dialled():
                 yield self
         finally:
             if graceful:
@@ -322,6 +315,17 @@ class SchedulerStack:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+
+    @asynccontextmanager
+    async def dialled(self) -> AsyncIterator[None]:
+        """Connects to whatever serves on `port`, and to the database."""
+        async with AsyncExitStack() as stack:
+            self._channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
+            self._database = await asyncpg.connect(
+                self.database_url, server_settings={"search_path": "scheduler"}
+            )
+            stack.push_async_callback(self._database.close)
+            yield
 
     @property
     def jobs(self) -> jobs_pb2_grpc.JobServiceStub:

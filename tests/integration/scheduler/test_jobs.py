@@ -11,7 +11,6 @@ from easel.common.v1 import generation_pb2
 from easel.scheduler.v1 import jobs_pb2
 from easel_kit.errors import (
     Conflict,
-    DomainError,
     InvalidInput,
     InvalidState,
     NotFound,
@@ -76,9 +75,7 @@ async def test_many_submits_at_once_never_pass_the_limit(stack: SchedulerStack) 
     async def one() -> bool:
         try:
             await stack.submit(plan=plan)
-        except RateLimited as error:
-            assert error.current is not None
-            assert error.current <= 7
+        except RateLimited:
             return False
         return True
 
@@ -178,7 +175,7 @@ async def test_a_list_is_paged_newest_first_and_filtered(stack: SchedulerStack) 
             user_id=ALICE,
             page_size=2,
             page_token=token,
-            **filters,  # type: ignore[arg-type]
+            **filters,
         )
         answer: jobs_pb2.ListJobsResponse = await stack.jobs.ListJobs(request)
         return answer
@@ -195,7 +192,7 @@ async def test_a_list_is_paged_newest_first_and_filtered(stack: SchedulerStack) 
     for wrong in ({"page_size": 101}, {"page_token": "x"}, {"states": [77]}):
         with pytest.raises(InvalidInput):
             await stack.jobs.ListJobs(
-                jobs_pb2.ListJobsRequest(user_id=ALICE, **wrong)  # type: ignore[arg-type]
+                jobs_pb2.ListJobsRequest(user_id=ALICE, **wrong)
             )
 
 
@@ -303,8 +300,7 @@ async def test_no_id_is_both_accepted_and_buried(stack: SchedulerStack) -> None:
     async def submit(job: jobs_pb2.JobSubmission) -> bool:
         try:
             await stack.submit(job)
-        except DomainError as error:
-            assert isinstance(error, InvalidState)
+        except InvalidState:
             return False
         return True
 
