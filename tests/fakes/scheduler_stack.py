@@ -129,6 +129,7 @@ class FakeWorker:
         self.welcome = welcome
         self._told: list[lease.WorkResponse] = []
         self._news = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._over = False
         self._tasks = [asyncio.create_task(self._listen())]
 
@@ -159,7 +160,8 @@ class FakeWorker:
 
     async def says(self, **message: Any) -> None:  # noqa: ANN401 (one field of the request)
         """Sends one message."""
-        await within(self.call.write(lease.WorkRequest(**message)))
+        async with self._writing:  # a call takes one write at a time
+            await within(self.call.write(lease.WorkRequest(**message)))
 
     async def takes(self, free_slots: int, *, draining: bool = False) -> None:
         """Offers capacity."""
@@ -410,6 +412,10 @@ class SchedulerStack:
         finally:
             call.cancel()
         return found
+
+    async def recorded(self, attempts: int = 1) -> None:
+        """Waits until that many attempts are written down."""
+        await self.eventually(lambda: self.row("SELECT count(*) = $1 FROM attempts", attempts))
 
     async def row(self, query: str, *values: object) -> Any:  # noqa: ANN401 (a value of SQL)
         """One value of the scheduler's own tables."""

@@ -45,7 +45,7 @@ async def test_a_worker_keeps_its_attempt_over_a_restart(
         (job,) = await stack.submit()
         async with stack.worker() as worker:
             assigned = await worker.is_assigned()
-            await stack.eventually(lambda: stack.row("SELECT state = 'running' FROM jobs"))
+            await stack.recorded()
     await _after_restart(stack, emptied=emptied)
     async with stack.running():
         await asyncio.sleep(0.3)  # the worker is in no hurry: its lease stands
@@ -65,7 +65,7 @@ async def test_a_limit_holds_over_a_restart(idle_stack: SchedulerStack, *, empti
         first, second = await stack.submit(submission(), submission(), plan=plan)
         async with stack.worker() as worker:
             assigned = await worker.is_assigned()
-            await stack.eventually(lambda: stack.row("SELECT count(*) = 1 FROM attempts"))
+            await stack.recorded(1)
     await _after_restart(stack, emptied=emptied)
     async with stack.running(), stack.worker("worker-2") as other:
         await other.hears_nothing(0.4)  # the slot belongs to the attempt that is still held
@@ -83,15 +83,17 @@ async def test_a_worker_that_never_returns_costs_one_lease(
         (job,) = await stack.submit()
         async with stack.worker() as worker:
             await worker.is_assigned()
-            await stack.eventually(lambda: stack.row("SELECT state = 'running' FROM jobs"))
+            await stack.recorded()
     await _after_restart(stack, emptied=emptied)
-    async with stack.running(lease_ttl_s=0.6, heartbeat_s=0.1):
-        async with stack.worker("worker-2") as other:
-            again = await other.is_assigned()
-            assert (again.job_id, again.attempt_number) == (job.id, 2)
-            counted = await stack.row("SELECT counted FROM attempts WHERE number = 1")
-            assert counted is not emptied  # a lost store is nobody's failure
-            assert (await other.finishes(again)).accepted
+    async with (
+        stack.running(lease_ttl_s=0.6, heartbeat_s=0.1),
+        stack.worker("worker-2") as other,
+    ):
+        again = await other.is_assigned()
+        assert (again.job_id, again.attempt_number) == (job.id, 2)
+        counted = await stack.row("SELECT counted FROM attempts WHERE number = 1")
+        assert counted is not emptied  # a lost store is nobody's failure
+        assert (await other.finishes(again)).accepted
 
 
 async def test_waiting_jobs_survive_in_their_order(
@@ -111,14 +113,14 @@ async def test_an_emptied_redis_is_filled_again_while_all_run(stack: SchedulerSt
     async with stack.worker() as worker, stack.worker("worker-2", offer=False) as other:
         assigned = await worker.is_assigned()
         assert assigned.job_id == first.id
-        await stack.eventually(lambda: stack.row("SELECT count(*) = 1 FROM attempts"))
+        await stack.recorded(1)
         await _after_restart(stack, emptied=True)
         await other.takes(1)
         await other.hears_nothing(0.5)  # the limit holds
         await worker.finishes(assigned)
         await worker.takes(0)
         assert (await other.is_assigned()).job_id == second.id
-        await stack.eventually(lambda: stack.row("SELECT count(*) = 2 FROM attempts"))
+        await stack.recorded(2)
 
 
 async def test_a_job_whose_admission_was_lost_is_admitted(stack: SchedulerStack) -> None:
@@ -172,7 +174,7 @@ async def test_work_goes_on_while_redis_is_away(scheduler_url: str, own_redis: R
         first, second = await stack.submit(submission(), submission())
         async with stack.worker(slots=2) as worker:
             one, two = await worker.is_assigned(), await worker.is_assigned()
-            await stack.eventually(lambda: stack.row("SELECT count(*) = 2 FROM attempts"))
+            await stack.recorded(2)
             await own_redis.stop()
             assert (await worker.finishes(one)).accepted
             assert (await stack.get(first.id)).state == jobs_pb2.JOB_STATE_SUCCEEDED
