@@ -101,22 +101,22 @@ migrations: setup ## lint the SQL of all migrations
 
 .PHONY: unit
 unit: setup ## unit tests: no sockets, no files, no sleeps
-	@$(BIN)/pytest -q -n $(WORKERS) tests/unit
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/unit
 
 .PHONY: integration
 integration: setup ## adapters and servicers on real Postgres, Redis, gRPC
-	@$(BIN)/pytest -q -n $(WORKERS) tests/contract tests/integration
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/contract tests/integration
 
 .PHONY: e2e
 e2e: setup ## whole stacks of real processes, killed at will
-	@$(BIN)/pytest -q tests/e2e
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/e2e
 
 .PHONY: check
 check: proto-check lint types imports migrations unit ## the inner loop, under two minutes
 
 .PHONY: test
 test: proto-check lint types imports migrations ## everything
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup tests
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests
 
 .PHONY: train-shapes
 train-shapes: setup ## train the built-in model from nothing into out/shapes-64 (about an hour): [QUICK=1]

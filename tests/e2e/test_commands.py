@@ -16,7 +16,7 @@ from tests.shapes import check
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.xdist_group("commands"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.timeout(240)]
 
 
 def easel(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.stack import Stack, User, running_stack, wait_for
 
-pytestmark = [pytest.mark.xdist_group("crashes"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.timeout(240)]
 
 PROMPT = "a red circle on a white background"
 LONG = {"steps": 100, "n": 4}  # a few seconds on one thread

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from easel_kit.ids import new_image_id, new_job_id
 from tests.e2e.stack import Stack
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(120)]
 
 
 def status(stack: Stack, token: str | None) -> int:

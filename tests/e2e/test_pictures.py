@@ -9,7 +9,7 @@ from httpx_sse import connect_sse
 from tests.e2e.stack import Stack, User
 from tests.shapes import check
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timeout(180)]
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
 SHAPES = ("circle", "square", "triangle", "heart", "cross")

@@ -13,7 +13,7 @@ from tests.shapes import check
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(120)]
 
 
 def test_the_curl_examples_draw_the_square(stack: Stack, tmp_path: Path) -> None:
