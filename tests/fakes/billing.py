@@ -99,7 +99,7 @@ class MemoryScheduler:
         self.subscriptions.append(after)
         if self.is_away:
             raise DependencyDown("the scheduler is away")
-        if after < self.pruned_up_to or after.generation > self.generation:
+        if Cursor() < after < self.pruned_up_to or after.generation > self.generation:
             raise OutOfRange("those events are gone, or of another life")
         seen, cut = 0, self._cut
         while True:

@@ -8,10 +8,10 @@ from contextlib import aclosing
 
 from prometheus_client import Counter
 
-from easel_kit.errors import DomainError
+from easel_kit.errors import DomainError, OutOfRange
 from easel_kit.log import get_logger
 from easel_kit.telemetry import span
-from gateway.domain.library import JobEvent, pictures_of_event
+from gateway.domain.library import Cursor, JobEvent, pictures_of_event
 from gateway.ports import JobFeed, LibraryFeed
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 2.0
@@ -22,16 +22,25 @@ _breaks = Counter("easel_feed_breaks", "Ends of the event feed, for whatever rea
 
 
 async def follow_feed(feed: JobFeed, library: LibraryFeed) -> None:
-    """Applies every event once, in order, over losses of either side. Never ends."""
+    """Applies every event once, in order, over losses of either side. Never ends.
+
+    Where the feed no longer keeps what comes after our place, it begins with what there is: the
+    pictures in between enter the library when their jobs are looked at.
+    """
     pause_s = _FIRST_PAUSE_S
+    lost_place = False
     while True:
         try:
-            cursor = await library.cursor()
+            cursor = Cursor() if lost_place else await library.cursor()
+            lost_place = False
             async with aclosing(feed.subscribe(cursor)) as batches:
                 async for events in batches:
                     await _apply(library, events)
                     pause_s = _FIRST_PAUSE_S
             _log.info("feed.ended")
+        except OutOfRange as error:
+            _log.error("feed.gap_found", detail=str(error))
+            lost_place = True
         except DomainError as error:
             _log.warning("feed.broken", reason=type(error).__name__, detail=str(error))
         _breaks.inc()

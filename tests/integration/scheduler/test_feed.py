@@ -150,9 +150,11 @@ async def test_a_cursor_below_what_is_kept_is_out_of_range(stack: SchedulerStack
         feed = PostgresFeed(pool)
         assert await feed.prune(older_than_s=30 * 86_400) == 1
         assert await feed.prune(older_than_s=30 * 86_400) == 0
+    below = events_pb2.Cursor(generation=first.cursor.generation, transaction_id=1)
     with pytest.raises(OutOfRange):
-        await stack.events(1)
+        await stack.events(1, after=below)
     assert await stack.events(1, after=first.cursor) == [second]
+    assert await stack.events(1) == [second], "a new consumer begins with what is kept"
 
 
 async def test_a_restored_database_goes_on_under_a_higher_generation(

@@ -46,7 +46,7 @@ async def test_pictures_of_finished_jobs_are_recorded() -> None:
     assert library.place == Cursor(1, 1, 3)
 
 
-async def test_a_cut_feed_is_taken_up_where_it_was_committed() -> None:
+async def test_a_cut_feed_is_taken_up_where_it_was_committed_or_where_it_begins() -> None:
     first, second = finished(), finished()
     feed = FakeFeed(
         [
@@ -58,7 +58,8 @@ async def test_a_cut_feed_is_taken_up_where_it_was_committed() -> None:
     )
     library = FakeLibrary()
     await follow(feed, library)
-    assert feed.cursors == [Cursor(), *[Cursor(1, 1, 1)] * 3]
+    lost_place = Cursor()
+    assert feed.cursors == [Cursor(), *[Cursor(1, 1, 1)] * 2, lost_place]
     assert library.place == Cursor(1, 1, 2)
 
 

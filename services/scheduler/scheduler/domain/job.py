@@ -157,7 +157,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
-    """A place in the event feed; the zero cursor is before everything."""
+    """A place in the event feed; the zero cursor begins with the oldest event that is kept."""
 
     generation: int = 0
     transaction_id: int = 0

@@ -118,7 +118,7 @@ async def _check(db: Connection, after: Cursor) -> None:
     )
     assert row is not None  # noqa: S101 (the migration has written it)
     kept = Cursor(*row[1:])
-    if after < kept:
+    if Cursor() < after < kept:  # the zero cursor is no place: it begins with what is kept
         raise OutOfRange("the cursor lies below what the feed still keeps")
     if after.generation > row["generation"]:
         raise OutOfRange("the cursor belongs to a later life of this database")

@@ -45,7 +45,7 @@ Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 @_typing.final
 class Cursor(_message.Message):
-    """A place in the feed. The zero cursor is before everything."""
+    """A place in the feed. The zero cursor is no place: it stands before whatever is kept."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

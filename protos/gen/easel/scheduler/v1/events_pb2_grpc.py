@@ -46,8 +46,9 @@ class EventServiceServicer:
 
     def Subscribe(self, request, context):
         """All events after the cursor, then each new one as it commits; never ends by itself. A cursor
-        below the retained range fails with OUT_OF_RANGE. Consumers store the cursor together with
-        their effect.
+        below the retained range, or of a later life of the database, fails with OUT_OF_RANGE; the zero
+        cursor begins with the oldest event that is kept. Consumers store the cursor together with their
+        effect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -16,8 +16,9 @@ class EventServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Subscribe: _aio.UnaryStreamMultiCallable[_events_pb2.SubscribeRequest, _events_pb2.SubscribeResponse]
     """All events after the cursor, then each new one as it commits; never ends by itself. A cursor
-    below the retained range fails with OUT_OF_RANGE. Consumers store the cursor together with
-    their effect.
+    below the retained range, or of a later life of the database, fails with OUT_OF_RANGE; the zero
+    cursor begins with the oldest event that is kept. Consumers store the cursor together with their
+    effect.
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -28,8 +29,9 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_events_pb2.SubscribeRequest, _abc.AsyncIterator[_events_pb2.SubscribeResponse]],
     ) -> _abc.AsyncIterator[_events_pb2.SubscribeResponse]:
         """All events after the cursor, then each new one as it commits; never ends by itself. A cursor
-        below the retained range fails with OUT_OF_RANGE. Consumers store the cursor together with
-        their effect.
+        below the retained range, or of a later life of the database, fails with OUT_OF_RANGE; the zero
+        cursor begins with the oldest event that is kept. Consumers store the cursor together with their
+        effect.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _aio.Server) -> None: ...
