@@ -1,0 +1,358 @@
+"""The scheduler's database as its ports see it: in memory and in Postgres, the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import SecretStr
+
+from easel_kit.db import Pool, open_pool
+from easel_kit.errors import Conflict, InvalidState, NotFound, OutOfRange, RateLimited
+from easel_kit.ids import (
+    ImageId,
+    JobId,
+    ModelKey,
+    UserId,
+    WorkerId,
+    new_attempt_id,
+    new_id,
+    new_job_id,
+)
+from easel_local.testing import Migrate
+from scheduler.domain.job import (
+    Cursor,
+    Entitlements,
+    EventType,
+    Generation,
+    Image,
+    Job,
+    JobError,
+    JobState,
+    NewJob,
+    Resolution,
+    Submission,
+)
+from scheduler.domain.lease import Claim, Outcome, Report
+from scheduler.domain.policy import Share
+from scheduler.main import SCHEMA, migrate
+from scheduler.ports import AttemptStore, FeedStore, JobStore
+from scheduler.settings import Settings
+from scheduler.storage.attempts import PostgresAttempts
+from scheduler.storage.events import PostgresFeed
+from scheduler.storage.jobs import PostgresJobs
+from tests.fakes.scheduler import MemoryStore, MovableClock
+
+ALICE, BOB = UserId("alice"), UserId("bob")
+PLAN = Entitlements(
+    version=1, priority=10, weight=4, max_running=2, max_waiting=3, queue_time_s=600
+)
+PICTURE = Generation(ModelKey("m"), "a circle", "", 64, 64, 10, 2.5, 7, "ddim", 2)
+OUT_OF_MEMORY = JobError("out_of_memory", "no room")
+
+
+def image() -> Image:
+    return Image(ImageId(new_id("img")), "users/alice/x.png", 64, 64, "image/png", 9, "ab", 7)
+
+
+@dataclass
+class Store:
+    """The ports, and how to make time pass for a job."""
+
+    jobs: JobStore
+    attempts: AttemptStore
+    feed: FeedStore
+    pool: Pool | None
+    clock: MovableClock
+
+    async def age(self, seconds: float) -> None:
+        """Makes everything so far that much older."""
+        self.clock.move(seconds)
+        if self.pool is not None:
+            await self.pool.execute(
+                "UPDATE jobs SET start_by = start_by - $1 * interval '1 second'", seconds
+            )
+            await self.pool.execute(
+                "UPDATE events SET occurred_at = occurred_at - $1 * interval '1 second'", seconds
+            )
+
+    async def submit(
+        self, *ids: JobId, user: UserId = ALICE, plan: Entitlements = PLAN
+    ) -> list[Job]:
+        jobs = tuple(NewJob(one, PICTURE, 100) for one in ids or (new_job_id(),))
+        found, _ = await self.jobs.submit(Submission(user, plan, jobs, "00-trace"))
+        return found
+
+    async def claim(self, job: Job, number: int = 1) -> Claim:
+        claim = Claim(
+            new_attempt_id(), job.id, job.user_id, WorkerId("w"), number, datetime.now(UTC)
+        )
+        assert await self.attempts.record([claim]) == []
+        return claim
+
+    async def settle(self, claim: Claim, outcome: Outcome, **more: object) -> JobState | None:
+        (settled,) = await self.attempts.settle([Report(claim, outcome, **more)])  # type: ignore[arg-type]
+        return settled.state if settled.changed else None
+
+    async def events(self) -> list[tuple[JobId, EventType]]:
+        found, _ = await self.feed.events(Cursor(), limit=100)
+        return [(event.job_id, event.type) for event in found]
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    clock = MovableClock()
+    if request.param == "memory":
+        memory = MemoryStore(clock)
+        yield Store(memory, memory, memory, None, clock)
+        return
+
+    def prepare(url: str) -> None:
+        migrate(Settings(database_url=SecretStr(url), redis_url=SecretStr("redis://127.0.0.1:1")))
+
+    migrated_database: Callable[[str, Migrate], str] = request.getfixturevalue("migrated_database")
+    url = await asyncio.to_thread(migrated_database, "scheduler", prepare)
+    async with open_pool(url, schema=SCHEMA, name="test") as pool:
+
+        def ring() -> None:
+            """Nobody reads."""
+
+        yield Store(
+            PostgresJobs(pool, lane="default", ring=ring),
+            PostgresAttempts(pool, lane="default", max_attempts=3, ring=ring),
+            PostgresFeed(pool),
+            pool,
+            clock,
+        )
+
+
+async def test_a_submit_is_all_or_nothing_and_once(store: Store) -> None:
+    first, second = await store.submit(new_job_id(), new_job_id())
+    assert first.place < second.place
+    assert (first.state, first.steps, first.traceparent) == (JobState.QUEUED, 20, "00-trace")
+    assert (first.start_by - first.queued_at).total_seconds() == 600
+    assert [one.id for one in await store.submit(second.id, first.id)] == [second.id, first.id]
+    with pytest.raises(RateLimited) as refused:
+        await store.submit(*[new_job_id() for _ in range(4)])
+    assert (refused.value.limit, refused.value.current) == (5, 2)
+    await store.submit(first.id, *[new_job_id() for _ in range(3)])
+    assert [kind for _, kind in await store.events()] == [EventType.QUEUED] * 5
+
+
+async def test_ids_belong_to_one_user_and_one_request(store: Store) -> None:
+    (job,) = await store.submit()
+    with pytest.raises(NotFound):
+        await store.submit(job.id, user=BOB)
+    other = NewJob(job.id, replace(PICTURE, seed=8), 100)
+    with pytest.raises(Conflict):
+        await store.jobs.submit(Submission(ALICE, PLAN, (other,)))
+    with pytest.raises(NotFound):
+        await store.jobs.job(BOB, job.id)
+    assert await store.jobs.job(ALICE, job.id) == job
+
+
+async def test_an_older_plan_changes_nothing(store: Store) -> None:
+    await store.submit(plan=replace(PLAN, version=3, max_running=1, max_waiting=0))
+    with pytest.raises(RateLimited):
+        await store.submit(plan=replace(PLAN, version=2))
+    (job,) = await store.submit(plan=replace(PLAN, version=3))
+    (admission,) = await store.attempts.admissions([job.id])
+    assert admission.share == Share(3, 10, 4, 2)
+
+
+async def test_jobs_are_listed_newest_first(store: Store) -> None:
+    a, b, c = await store.submit(*[new_job_id() for _ in range(3)])
+    await store.submit(user=BOB)
+    await store.jobs.cancel(ALICE, b.id)
+    every = await store.jobs.jobs(ALICE, [], before=None, limit=2)
+    assert [job.id for job in every] == [c.id, b.id]
+    rest = await store.jobs.jobs(ALICE, [], before=every[-1].place, limit=2)
+    assert [job.id for job in rest] == [a.id]
+    queued = await store.jobs.jobs(ALICE, [JobState.QUEUED], before=None, limit=5)
+    assert [job.id for job in queued] == [c.id, a.id]
+
+
+async def test_a_success_is_accepted_once(store: Store) -> None:
+    (job,) = await store.submit()
+    claim = await store.claim(job)
+    running = await store.jobs.job(ALICE, job.id)
+    assert (running.state, running.attempts) == (JobState.RUNNING, 1)
+    assert running.attempt_id == claim.attempt_id
+    pictures = (image(), image())
+    report = Report(claim, Outcome.SUCCEEDED, 20, images=pictures, warnings=("cut",))
+    (settled,) = await store.attempts.settle([report])
+    assert (settled.changed, settled.accepted, settled.ended) == (True, True, True)
+    (again,) = await store.attempts.settle([report])
+    assert (again.changed, again.accepted) == (False, True)
+    done = await store.jobs.job(ALICE, job.id)
+    assert (done.state, done.images, done.warnings) == (JobState.SUCCEEDED, pictures, ("cut",))
+    assert done.steps_done == 20
+    assert done.finished_at is not None
+    assert await store.events() == [(job.id, EventType.QUEUED), (job.id, EventType.SUCCEEDED)]
+
+
+async def test_a_place_is_free_after_the_end(store: Store) -> None:
+    plan = replace(PLAN, max_running=1, max_waiting=0)
+    (job,) = await store.submit(plan=plan)
+    await store.settle(await store.claim(job), Outcome.REFUSED, error=OUT_OF_MEMORY)
+    assert (await store.jobs.job(ALICE, job.id)).error == OUT_OF_MEMORY
+    await store.submit(plan=plan)
+
+
+async def test_the_third_failure_that_counts_is_the_last(store: Store) -> None:
+    (job,) = await store.submit()
+    plan = [
+        (Outcome.FAILED, JobState.QUEUED),
+        (Outcome.HANDED_BACK, JobState.QUEUED),
+        (Outcome.FORGOTTEN, JobState.QUEUED),
+        (Outcome.LOST, JobState.QUEUED),
+        (Outcome.FAILED, JobState.FAILED),
+    ]
+    for number, (outcome, state) in enumerate(plan, start=1):
+        claim = await store.claim(job, number)
+        assert await store.settle(claim, outcome, error=OUT_OF_MEMORY, steps_done=3) is state
+        found = await store.jobs.job(ALICE, job.id)
+        assert (found.state, found.attempts) == (state, number)
+    found = await store.jobs.job(ALICE, job.id)
+    assert found.error == OUT_OF_MEMORY
+    assert found.steps_done == 3
+
+
+async def test_a_superseded_attempt_may_succeed_but_not_fail(store: Store) -> None:
+    (job,) = await store.submit()
+    first = await store.claim(job)
+    await store.settle(first, Outcome.LOST)
+    second = await store.claim(job, 2)
+    assert await store.settle(first, Outcome.REFUSED, error=OUT_OF_MEMORY) is None
+    assert await store.settle(first, Outcome.SUCCEEDED) is JobState.SUCCEEDED
+    assert await store.settle(second, Outcome.FAILED, error=OUT_OF_MEMORY) is None
+    (again,) = await store.attempts.settle([Report(second, Outcome.SUCCEEDED)])
+    assert (again.state, again.accepted) == (JobState.SUCCEEDED, False)
+    assert (await store.jobs.job(ALICE, job.id)).attempt_id == first.attempt_id
+
+
+async def test_a_report_may_come_before_the_record_of_its_claim(store: Store) -> None:
+    (job,) = await store.submit()
+    claim = Claim(new_attempt_id(), job.id, ALICE, WorkerId("w"), 1, datetime.now(UTC))
+    assert await store.settle(claim, Outcome.SUCCEEDED) is JobState.SUCCEEDED
+    assert await store.attempts.record([claim]) == [claim.attempt_id]
+    assert await store.attempts.claims([claim.attempt_id, new_attempt_id()]) == [claim]
+
+
+async def test_a_late_record_does_not_raise_the_dead(store: Store) -> None:
+    (job,) = await store.submit()
+    claim = Claim(new_attempt_id(), job.id, ALICE, WorkerId("w"), 1, datetime.now(UTC))
+    await store.settle(claim, Outcome.LOST)
+    await store.attempts.record([claim])
+    assert (await store.jobs.job(ALICE, job.id)).state is JobState.QUEUED
+    await store.attempts.record([claim], revive=True)
+    assert (await store.jobs.job(ALICE, job.id)).state is JobState.RUNNING
+    assert await store.settle(claim, Outcome.SUCCEEDED) is JobState.SUCCEEDED
+
+
+async def test_an_unknown_job_is_put_aside(store: Store) -> None:
+    claim = Claim(new_attempt_id(), new_job_id(), ALICE, WorkerId("w"), 1, datetime.now(UTC))
+    assert await store.attempts.record([claim]) == [claim.attempt_id]
+    (settled,) = await store.attempts.settle([Report(claim, Outcome.SUCCEEDED)])
+    assert (settled.state, settled.changed, settled.accepted) == (None, False, False)
+
+
+async def test_many_reports_are_one_decision_after_another(store: Store) -> None:
+    jobs = await store.submit(*[new_job_id() for _ in range(3)])
+    claims = [await store.claim(job) for job in jobs]
+    again = replace(claims[0], attempt_id=new_attempt_id(), number=2)
+    reports = [
+        Report(claims[0], Outcome.LOST),
+        Report(again, Outcome.SUCCEEDED, 20),
+        Report(claims[1], Outcome.SUCCEEDED, 20),
+        Report(claims[2], Outcome.REFUSED, 1, OUT_OF_MEMORY),
+        Report(claims[1], Outcome.SUCCEEDED, 20),
+    ]
+    settled = await store.attempts.settle(reports)
+    assert [(one.state, one.changed) for one in settled] == [
+        (JobState.QUEUED, True),
+        (JobState.SUCCEEDED, True),
+        (JobState.SUCCEEDED, True),
+        (JobState.FAILED, True),
+        (JobState.SUCCEEDED, False),
+    ]
+    assert [settled[-1].accepted, (await store.events())[3:]] == [
+        True,
+        [
+            (jobs[0].id, EventType.SUCCEEDED),
+            (jobs[1].id, EventType.SUCCEEDED),
+            (jobs[2].id, EventType.FAILED),
+        ],
+    ]
+    await store.submit(*[new_job_id() for _ in range(5)])
+
+
+async def test_cancelling(store: Store) -> None:
+    waiting, running = await store.submit(new_job_id(), new_job_id())
+    with pytest.raises(NotFound):
+        await store.jobs.cancel(BOB, waiting.id)
+    job, ended = await store.jobs.cancel(ALICE, waiting.id)
+    assert (job.state, ended) == (JobState.CANCELLED, True)
+    assert (await store.jobs.cancel(ALICE, waiting.id))[1] is False
+    claim = await store.claim(running)
+    job, ended = await store.jobs.cancel(ALICE, running.id)
+    assert (job.state, job.cancel_requested, ended) == (JobState.RUNNING, True, False)
+    assert await store.attempts.cancelled([waiting.id, running.id]) == {running.id}
+    assert await store.attempts.stop_requests(limit=5) == [running.id]
+    assert await store.settle(claim, Outcome.STOPPED, steps_done=4) is JobState.CANCELLED
+    assert (await store.jobs.job(ALICE, running.id)).steps_done == 4
+    assert await store.attempts.stop_requests(limit=5) == []
+
+
+async def test_resolving(store: Store) -> None:
+    (job,) = await store.submit()
+    assert await store.jobs.resolve(job.id) == Resolution(JobState.QUEUED, 0, 20)
+    late = new_job_id()
+    for _ in range(2):
+        assert await store.jobs.resolve(late) == Resolution(None)
+    with pytest.raises(InvalidState):
+        await store.submit(late)
+
+
+async def test_waits_that_took_too_long(store: Store) -> None:
+    waiting, started = await store.submit(new_job_id(), new_job_id())
+    claim = await store.claim(started)
+    await store.settle(claim, Outcome.HANDED_BACK)
+    assert await store.attempts.expire_waiting([waiting.id, started.id]) == []
+    await store.age(601)
+    (settled,) = await store.attempts.expire_waiting([waiting.id, started.id])
+    assert (settled.job_id, settled.state, settled.ended) == (waiting.id, JobState.FAILED, True)
+    found = await store.jobs.job(ALICE, waiting.id)
+    assert found.error is not None
+    assert found.error.code == "queue_time_exceeded"
+
+
+async def test_open_jobs_are_read_by_state_and_place(store: Store) -> None:
+    jobs = await store.submit(*[new_job_id() for _ in range(4)])
+    claim = await store.claim(jobs[1])
+    await store.jobs.cancel(ALICE, jobs[3].id)
+    first = await store.attempts.open_jobs(JobState.QUEUED, after=0, limit=1)
+    rest = await store.attempts.open_jobs(JobState.QUEUED, after=first[0].place, limit=9)
+    assert [one.job_id for one in first + rest] == [jobs[0].id, jobs[2].id]
+    assert first[0].claim is None
+    (running,) = await store.attempts.open_jobs(JobState.RUNNING, after=0, limit=9)
+    assert (running.job_id, running.claim, running.attempts) == (jobs[1].id, claim, 1)
+    assert set(await store.attempts.open([job.id for job in jobs])) == {job.id for job in jobs[:3]}
+
+
+async def test_the_feed_is_read_on_from_a_cursor_and_pruned(store: Store) -> None:
+    await store.submit(new_job_id(), new_job_id())
+    await store.age(100)
+    await store.submit()
+    events, held_back = await store.feed.events(Cursor(), limit=2)
+    assert (len(events), held_back) == (2, False)
+    (last,), _ = await store.feed.events(events[-1].cursor, limit=10)
+    assert await store.feed.prune(older_than_s=50) == 2
+    assert await store.feed.prune(older_than_s=50) == 0
+    with pytest.raises(OutOfRange):
+        await store.feed.events(events[0].cursor, limit=1)
+    assert await store.feed.events(Cursor(), limit=1) == ([last], False)
+    assert await store.feed.events(events[-1].cursor, limit=10) == ([last], False)
