@@ -64,7 +64,8 @@ if .venv/bin/python -m pip install -q -c constraints.txt uv 2>/dev/null; then
   .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt -r requirements-dev.in "${members[@]}"
 else
   echo "setup: uv does not install here, using pip" >&2
-  .venv/bin/python -m pip install -q -c constraints.txt -r requirements-dev.in "${members[@]}"
+  grep -vx uv requirements-dev.in > .venv/requirements-dev.txt
+  .venv/bin/python -m pip install -q -c constraints.txt -r .venv/requirements-dev.txt "${members[@]}"
 fi
 .venv/bin/python -m compileall -q -j 0 services deploy protos/gen >/dev/null || true
 echo "$state" > .venv/easel-setup
