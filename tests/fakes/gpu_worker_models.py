@@ -99,14 +99,15 @@ def running_engine(
     load: LoadModel = StableDiffusion.load,
     *,
     models_dir: Path = MODELS_DIR,
+    device: str = "cpu",
     dtype: str = "float32",
     cache_bytes: int = 2**30,
     preview_interval_s: float = 0.0,
 ) -> Iterator[AsyncEngine]:
-    """An engine on one CPU thread that outlives event loops."""
+    """An engine with one CPU thread that outlives event loops."""
     options = EngineOptions(
         models_dir=models_dir,
-        device="cpu",
+        device=device,
         dtype=dtype,
         threads=1,
         cache_bytes=cache_bytes,
