@@ -242,6 +242,16 @@ async def test_a_report_may_come_before_the_record_of_its_claim(store: Store) ->
     assert await store.attempts.claims([claim.attempt_id, new_attempt_id()]) == [claim]
 
 
+async def test_a_stop_of_a_job_that_had_ended_changes_nothing(store: Store) -> None:
+    (job,) = await store.submit()
+    await store.jobs.cancel(ALICE, job.id)
+    claim = Claim(new_attempt_id(), job.id, ALICE, WorkerId("w"), 1, datetime.now(UTC))
+    report = Report(claim, Outcome.STOPPED, 3)
+    (settled,) = await store.attempts.settle([report])
+    assert (settled.state, settled.changed) == (JobState.CANCELLED, False)
+    assert not settled.accepted
+
+
 async def test_a_late_record_does_not_raise_the_dead(store: Store) -> None:
     (job,) = await store.submit()
     claim = Claim(new_attempt_id(), job.id, ALICE, WorkerId("w"), 1, datetime.now(UTC))

@@ -252,10 +252,10 @@ class MemoryStore:
         )
         verdict = judge(standing, report, max_attempts=self._max_attempts)
         won = job.state is JobState.SUCCEEDED and job.attempt_id == claim.attempt_id
+        again = won or attempt.outcome is report.outcome is not Outcome.SUCCEEDED
         if attempt.outcome is None:
             attempt.outcome = report.outcome
             attempt.counted = verdict.state is not None and report.outcome in COUNTED
-        again = won or attempt.outcome is report.outcome is not Outcome.SUCCEEDED
         if verdict.state is not None:
             changed = replace(
                 job,

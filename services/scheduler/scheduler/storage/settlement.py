@@ -102,11 +102,11 @@ class Settlement:
             return Settled(claim.job_id, claim, None, changed=False, accepted=False)
         attempt = job.tries[claim.attempt_id]
         verdict = judge(job.standing(claim.attempt_id), report, max_attempts=self._max_attempts)
+        same_again = attempt.won or attempt.outcome is report.outcome is not Outcome.SUCCEEDED
         if attempt.outcome is None:
             attempt.outcome = report.outcome
             attempt.counted = verdict.state is not None and report.outcome in COUNTED
             self.reports.append((report, attempt.counted))
-        same_again = attempt.won or attempt.outcome is report.outcome is not Outcome.SUCCEEDED
         if verdict.state is not None:
             self._change(job, report, verdict.state, verdict.error)
         return Settled(

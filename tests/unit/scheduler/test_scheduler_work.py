@@ -1,0 +1,446 @@
+"""Workers' streams over ports in memory: above all when something does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from easel_kit.errors import Conflict, DependencyDown, Overloaded
+from easel_kit.ids import WorkerId, new_attempt_id, new_job_id
+from scheduler.domain.job import JobState
+from scheduler.domain.lease import Ended, Outcome
+from scheduler.domain.stream import Acknowledged, Assign, Stop, Welcome
+from scheduler.service import session as session_module
+from tests.fakes.scheduler_house import ALICE, LEASE_S, House, model
+
+
+async def test_a_job_from_submit_to_success(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    welcome = await worker.hears(Welcome)
+    assert (welcome.heartbeat_s, welcome.lease_ttl_s, welcome.kept) == (5, LEASE_S, ())
+    assigned = await worker.hears(Assign)
+    assert assigned.job.id == job.id
+    worker.reports(assigned)
+    assert (await worker.hears(Acknowledged)).accepted
+    assert (await house.jobs.get(ALICE, job.id)).state is JobState.SUCCEEDED
+    assert house.store.open_count(ALICE) == 0
+    assert house.seen.names() == ["queued", "worker_joined", "claimed", "settled"]
+
+
+async def test_a_claim_waits_for_a_queue_that_is_away(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.assign._RETRY_S", 0)
+    worker = await house.worker()
+    await worker.hears(Welcome)
+    house.queue.away = True
+    worker.session.offer(1)
+    await house.until(lambda: "trouble claim" in house.seen.names())
+    house.queue.away = False
+    await house.submit()
+    await worker.hears(Assign)
+
+
+async def test_a_claim_that_cannot_be_read_goes_back_uncounted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.assign._RETRY_S", 0)
+    worker = await house.worker(offer=False)
+    (job,) = await house.submit()
+    house.store.away = True
+    worker.session.offer(1)
+    await house.until(lambda: "trouble claim" in house.seen.names())
+    house.store.away = False
+    assert (await worker.hears(Assign)).job.id == job.id
+    await house.settled()
+    assert len(house.store.tries) == 1
+
+
+async def test_a_stream_that_ends_during_its_claim_gives_it_back(house: House) -> None:
+    await house.submit()
+    leaving = await house.worker("w", offer=False)
+    claim, claimed = house.queue.claim, asyncio.Event()
+
+    async def slow(*arguments: object) -> object:
+        found = await claim(*arguments)  # type: ignore[arg-type]
+        claimed.set()
+        leaving.session.close()
+        return found
+
+    house.queue.claim = slow  # type: ignore[assignment, method-assign]
+    leaving.session.offer(1)
+    await claimed.wait()
+    house.queue.claim = claim  # type: ignore[method-assign]
+    other = await house.worker("other")
+    assert (await other.hears(Assign)).claim.number == 2
+    await house.settled()
+    assert [one.counted for one in house.store.tries.values()] == [False]
+
+
+async def test_a_job_that_ended_before_its_claim_is_not_sent(house: House) -> None:
+    gone, next_job = await house.submit(new_job_id(), new_job_id())
+    house.queue.away = True
+    await house.jobs.cancel(ALICE, gone.id)  # the queue does not hear of it
+    house.queue.away = False
+    worker = await house.worker()
+    worker.session.woken.set()
+    assert (await worker.hears(Assign)).job.id == next_job.id
+
+
+async def test_a_cancel_between_claim_and_record_stops_the_worker(house: House) -> None:
+    (job,) = await house.submit()
+    house.store.away = False
+    worker = await house.worker(offer=False)
+    record, hold = house.store.record, asyncio.Event()
+
+    async def slow(*arguments: object, **more: object) -> object:
+        await hold.wait()
+        return await record(*arguments, **more)  # type: ignore[arg-type]
+
+    house.store.record = slow  # type: ignore[assignment, method-assign]
+    worker.session.offer(1)
+    assigned = await worker.hears(Assign)
+    ended = await house.jobs.cancel(ALICE, job.id)
+    assert ended.state is JobState.CANCELLED
+    hold.set()
+    assert (await worker.hears(Stop)).attempt_id == assigned.claim.attempt_id
+    worker.reports(assigned, Outcome.STOPPED)
+    assert not (await worker.hears(Acknowledged)).accepted
+
+
+async def test_a_queue_that_forgot_its_workers_hears_of_them_again(house: House) -> None:
+    (first,) = await house.submit()
+    worker = await house.worker(slots=2)
+    assigned = await worker.hears(Assign)
+    await house.settled()
+    house.queue.forget()
+    worker.session.offer(1)  # its claim finds that the queue does not know it
+    await house.settled()
+    assert [one.running for one in await house.queue.workers()] == [1]
+    (second,) = await house.submit()
+    assert (await worker.hears(Assign)).job.id == second.id
+    worker.reports(assigned)
+    assert (await worker.hears(Acknowledged)).accepted
+    assert house.store.rows[first.id].attempts == 1
+
+
+async def test_a_heartbeat_takes_lost_leases_up_and_stops_what_was_superseded(
+    house: House,
+) -> None:
+    await house.submit(new_job_id(), new_job_id())
+    worker = await house.worker(slots=2)
+    kept, lost = await worker.hears(Assign), await worker.hears(Assign)
+    await house.settled()
+    house.queue.forget()
+    await house.queue.join(worker.session.worker)
+    await house.store.cancel(ALICE, lost.job.id)
+    await house.store.settle([Ended(lost.claim.attempt_id, Outcome.STOPPED).of(lost.claim, None)])
+    await house.workers.heartbeat(worker.session)
+    assert (await worker.hears(Stop)).attempt_id == lost.claim.attempt_id
+    assert worker.session.runs(kept.claim.attempt_id)
+    assert not worker.session.runs(lost.claim.attempt_id)
+    await house.workers.heartbeat(worker.session)
+    await worker.hears(Welcome)
+    await worker.hears_nothing()  # told once
+
+
+async def test_a_heartbeat_through_an_outage_is_no_error(house: House) -> None:
+    worker = await house.worker()
+    house.queue.away = True
+    await house.workers.heartbeat(worker.session)
+    assert "trouble heartbeat" in house.seen.names()
+    house.queue.away = False
+    await house.queue.join(replace(worker.session.worker, session="another"))
+    await house.workers.heartbeat(worker.session)
+    await worker.hears(Welcome)
+    with pytest.raises(Conflict):
+        await worker.hears(Assign)
+
+
+async def test_rejoining_through_an_outage_is_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.assign._RETRY_S", 0)
+    worker = await house.worker()
+    house.queue.forget()
+    join, failures = house.queue.join, iter([True])
+
+    async def flaky(one: object) -> object:
+        if next(failures, False):
+            raise DependencyDown("away")
+        return await join(one)  # type: ignore[arg-type]
+
+    house.queue.join = flaky  # type: ignore[assignment, method-assign]
+    await house.submit()
+    worker.session.woken.set()
+    await worker.hears(Assign)
+    assert "trouble claim" in house.seen.names()
+
+
+async def test_a_stream_whose_worker_went_elsewhere_ends(house: House) -> None:
+    worker = await house.worker()
+    await house.queue.join(replace(worker.session.worker, session="on another replica"))
+    worker.session.offer(1)
+    await worker.hears(Welcome)
+    with pytest.raises(Conflict):
+        await worker.hears(Assign)
+    house.workers.ended(worker.session)
+    house.workers.ended(worker.session)
+    await house.until(lambda: "worker_left" in house.seen.names())
+    assert len(await house.queue.workers()) == 1
+
+
+async def test_a_report_waits_for_a_database_that_is_away(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.reports._RETRY_S", 0)
+    await house.submit()
+    worker = await house.worker()
+    assigned = await worker.hears(Assign)
+    await house.settled()
+    house.store.away = True
+    worker.reports(assigned)
+    await house.until(lambda: "trouble report" in house.seen.names())
+    house.store.away = False
+    assert (await worker.hears(Acknowledged)).accepted
+
+
+async def test_a_report_of_a_stream_that_ended_is_left_to_the_next(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.reports._RETRY_S", 0)
+    (job,) = await house.submit()
+    worker = await house.worker()
+    assigned = await worker.hears(Assign)
+    await house.settled()
+    house.store.away = True
+    worker.reports(assigned)
+    worker.session.close()
+    house.workers.ended(worker.session)
+    await worker.session.finished.wait()
+    house.store.away = False
+    back = await house.worker(held=(assigned.claim.attempt_id,))
+    assert (await back.hears(Welcome)).kept == (assigned.claim.attempt_id,)
+    back.reports(assigned)
+    assert (await back.hears(Acknowledged)).accepted
+    assert house.store.rows[job.id].state is JobState.SUCCEEDED
+
+
+async def test_reports_are_durable_while_the_queue_is_away(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    assigned = await worker.hears(Assign)
+    await house.settled()
+    house.queue.away = True
+    worker.reports(assigned)
+    assert (await worker.hears(Acknowledged)).accepted
+    assert "trouble free" in house.seen.names()
+    assert house.store.rows[job.id].state is JobState.SUCCEEDED
+    house.queue.away = False
+    await house.caretaker.reconcile()
+    assert (await house.queue.depth()).running == 0
+
+
+async def test_the_end_of_a_stream_in_an_outage_is_left_to_the_leases(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    await worker.hears(Assign)
+    await house.settled()
+    house.queue.away = True
+    house.workers.ended(worker.session)
+    await house.until(lambda: "trouble farewell" in house.seen.names())
+    house.queue.away = False
+    house.clock.move(2 * LEASE_S)
+    await house.caretaker.expire()
+    assert house.store.rows[job.id].state is JobState.QUEUED
+
+
+async def test_a_stopping_process_takes_nothing_from_its_workers(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    await worker.hears(Welcome)
+    await worker.hears(Assign)
+    await house.settled()
+    house.workers.shut()
+    with pytest.raises(StopAsyncIteration):
+        await worker.hears(Assign)
+    house.workers.ended(worker.session)
+    late = await house.worker("late")
+    await late.hears(Welcome)
+    with pytest.raises(StopAsyncIteration):
+        await late.hears(Assign)
+    await house.settled()
+    assert house.store.rows[job.id].state is JobState.RUNNING
+
+
+async def test_a_farewell_that_begins_before_the_stop_does_nothing_after_it(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    await worker.hears(Assign)
+    await house.settled()
+    house.workers.ended(worker.session)
+    house.workers.shut()
+    await asyncio.sleep(0.03)
+    assert house.store.rows[job.id].state is JobState.RUNNING
+
+
+async def test_progress_counts_only_of_what_the_worker_holds(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    assigned = await worker.hears(Assign)
+    attempt_id = assigned.claim.attempt_id
+    house.workers.progress(worker.session, new_attempt_id(), 3)
+    house.workers.progress(worker.session, attempt_id, 99, preview=b"x" * 11)
+    await house.settled()
+    found = await house.jobs.get(ALICE, job.id)
+    assert (found.steps_done, found.first_step_at) == (10, house.clock.now())
+    worker.reports(assigned)
+    house.workers.progress(worker.session, attempt_id, 5)
+    await worker.hears(Acknowledged)
+
+
+async def test_progress_through_an_outage_is_lost_and_goes_on(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    attempt_id = (await worker.hears(Assign)).claim.attempt_id
+    await house.settled()
+    house.queue.away = True
+    house.workers.progress(worker.session, attempt_id, 3)
+    await house.until(lambda: "trouble progress" in house.seen.names())
+    house.queue.away = False
+    house.workers.progress(worker.session, attempt_id, 4)
+    await house.settled()
+    assert (await house.jobs.get(ALICE, job.id)).steps_done == 4
+
+
+async def test_more_progress_than_one_batch_is_passed_on_whole(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.progress._BATCH", 1)
+    jobs = await house.submit(new_job_id(), new_job_id())
+    worker = await house.worker(slots=2)
+    for step in (1, 2):
+        assigned = await worker.hears(Assign)
+        house.workers.progress(worker.session, assigned.claim.attempt_id, step)
+    await house.settled()
+    assert [(await house.jobs.get(ALICE, job.id)).steps_done for job in jobs] == [1, 2]
+
+
+async def test_claims_are_written_down_once_the_database_is_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.recorder._RETRY_S", 0)
+    monkeypatch.setattr("scheduler.service.recorder._MAX_PENDING", 1)
+    jobs = await house.submit(new_job_id(), new_job_id())
+    worker = await house.worker(slots=2, offer=False)
+    record = house.store.record
+
+    async def down(*_: object, **__: object) -> object:
+        raise DependencyDown("away")
+
+    house.store.record = down  # type: ignore[assignment, method-assign]
+    worker.session.offer(2)
+    await worker.hears(Assign)
+    beyond = await worker.hears(Assign)
+    await house.until(lambda: "trouble record" in house.seen.names())
+    house.store.record = record  # type: ignore[method-assign]
+    await house.until(lambda: house.store.rows[jobs[0].id].state is JobState.RUNNING)
+    assert house.store.rows[jobs[1].id].state is JobState.QUEUED  # written with its report
+    worker.reports(beyond)
+    assert (await worker.hears(Acknowledged)).accepted
+
+
+async def test_a_worker_that_does_not_read_is_cut_off(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_MAX_UNREAD", 2)
+    worker = await house.worker(offer=False)  # its welcome lies there unread
+    for _ in range(3):
+        worker.session.send(Stop(new_attempt_id()))
+    assert worker.session.closed
+    await worker.hears(Stop)
+    with pytest.raises(Overloaded):
+        await worker.hears(Assign)
+
+
+async def test_too_many_reports_at_once_cut_the_stream_off(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_MAX_UNREAD", 2)
+    worker = await house.worker(offer=False)
+    for _ in range(4):
+        house.workers.report(worker.session, Ended(new_attempt_id(), Outcome.STOPPED))
+    assert worker.session.closed
+    worker.session.hang_up()
+    assert worker.session.room == 0
+
+
+async def test_a_wake_up_goes_to_whoever_has_the_most_room_and_is_passed_on(
+    house: House,
+) -> None:
+    small = await house.worker("small", slots=1)
+    large = await house.worker("large", slots=3)
+    await house.settled()
+    await house.submit(*[new_job_id() for _ in range(4)])
+    assert len({(await large.hears(Assign)).job.id for _ in range(3)}) == 3
+    await small.hears(Assign)
+
+
+async def test_a_worker_without_models_gets_nothing(house: House) -> None:
+    worker = await house.worker()
+    await worker.hears(Welcome)
+    await house.workers.change(worker.session, models=(), draining=False)
+    await house.submit()
+    worker.session.woken.set()
+    await worker.hears_nothing()
+    await house.workers.change(worker.session, models=(model(),), draining=False)
+    await worker.hears(Assign)
+
+
+async def test_signals_for_others_are_not_ours(house: House) -> None:
+    worker = await house.worker()
+    await worker.hears(Welcome)
+    house.workers.stop(WorkerId("elsewhere"), new_attempt_id())
+    house.workers.stop(WorkerId("w"), new_attempt_id())
+    house.queue.handler.on_connected()
+    await worker.hears_nothing()
+
+
+async def test_naming_only_unknown_attempts_keeps_none(house: House) -> None:
+    worker = await house.worker(held=(new_attempt_id(),))
+    assert (await worker.hears(Welcome)).kept == ()
+
+
+async def test_a_job_that_ended_meanwhile_is_not_kept(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    assigned = await worker.hears(Assign)
+    await house.settled()
+    await house.store.settle(
+        [Ended(assigned.claim.attempt_id, Outcome.REFUSED).of(assigned.claim, None)]
+    )
+    back = await house.worker(held=(assigned.claim.attempt_id,))
+    assert (await back.hears(Welcome)).kept == ()
+    assert house.store.rows[job.id].state is JobState.FAILED
+
+
+async def test_a_job_that_ends_while_it_is_taken_up_is_not_kept(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    assigned = await worker.hears(Assign)
+    await house.settled()
+    record = house.store.record
+
+    async def late(*arguments: object, **more: object) -> object:
+        await house.store.settle(
+            [Ended(assigned.claim.attempt_id, Outcome.REFUSED).of(assigned.claim, None)]
+        )
+        return await record(*arguments, **more)  # type: ignore[arg-type]
+
+    house.store.record = late  # type: ignore[assignment, method-assign]
+    back = await house.worker(held=(assigned.claim.attempt_id,))
+    assert (await back.hears(Welcome)).kept == ()
+    assert house.store.rows[job.id].state is JobState.FAILED
