@@ -120,7 +120,7 @@ async def run(
         supervisor = await stack.enter_async_context(Supervisor(stop))
 
         def spawn(name: str, work: Coroutine[Any, Any, None]) -> None:
-            supervisor.start(name, work, may_end=True)
+            supervisor.start(name, _guarded(name, work), may_end=True)
 
         uses = _build(settings, stores, observer, clock, spawn)
         for name, work in _side_tasks(settings, stores, uses, observer).items():
@@ -132,6 +132,14 @@ async def run(
                 on_ready(server.port)
             await stop.wait()
             uses.shut()
+
+
+async def _guarded(name: str, work: Coroutine[Any, Any, None]) -> None:
+    # work for one worker: its stream ends with it (Session.work), the process does not
+    try:
+        await work
+    except Exception:  # noqa: BLE001 (the supervisor of one stream: logs)
+        _log.exception("task.broken", task=name)
 
 
 async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:

@@ -310,8 +310,8 @@ class Observer(Protocol):
 
 
 class Spawn(Protocol):
-    """Runs work in the background, supervised until the process ends."""
+    """Runs work for one worker in the background, until the process ends."""
 
     def __call__(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Starts it; a failure ends the process."""
+        """Starts it; a failure is logged."""
         ...

@@ -311,3 +311,45 @@ async def test_a_wrong_hello_is_refused_by_field(
         await stream.write(lease.WorkRequest(hello=lease.Hello(**wrong)))  # type: ignore[arg-type]
         assert await within(stream.code()) is grpc.StatusCode.INVALID_ARGUMENT
         assert field in await stream.details()
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"hello": lease.Hello(worker_id="worker-1", slots=1)}, "only once"),
+        ({"capacity": lease.Capacity(free_slots=-1)}, "capacity.free_slots"),
+        ({"progress": lease.AttemptProgress(attempt_id="x", step=1)}, "attempt_id"),
+        ({"finished": lease.AttemptFinished(attempt_id=new_attempt_id())}, "finished.images"),
+        ({"failed": lease.AttemptFailed(attempt_id=new_attempt_id())}, "failed.kind"),
+        ({"stopped": lease.AttemptStopped(attempt_id="x")}, "attempt_id"),
+        ({"hand_back": lease.HandBack()}, "attempt_id"),
+        ({"models_changed": lease.ModelsChanged(models=[model("")])}, "models_changed.key"),
+    ],
+)
+async def test_a_wrong_message_ends_the_stream_and_says_why(
+    stack: SchedulerStack, message: dict[str, object], said: str
+) -> None:
+    async with stack.worker() as worker:
+        await worker.says(**message)
+        assert await within(worker.call.code()) is grpc.StatusCode.INVALID_ARGUMENT
+        assert said in await worker.call.details()
+
+
+async def test_a_stream_that_does_not_begin_with_hello_is_refused(stack: SchedulerStack) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.port}") as channel:
+        for silent in (True, False):
+            stream = LeaseServiceStub(channel).Work()
+            if silent:
+                await stream.done_writing()
+            else:
+                await stream.write(lease.WorkRequest(heartbeat=lease.Heartbeat()))
+            assert await within(stream.code()) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_this_scheduler_does_not_know_is_passed_over(stack: SchedulerStack) -> None:
+    await stack.submit()
+    async with stack.worker(offer=False) as worker:
+        await worker.says()  # a message of a later version has no field that is known here
+        await worker.says(progress=lease.AttemptProgress(attempt_id=new_attempt_id(), step=0))
+        await worker.takes(1)
+        await worker.is_assigned()

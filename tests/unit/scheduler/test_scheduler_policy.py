@@ -175,4 +175,9 @@ def test_only_models_of_the_worker_are_offered() -> None:
     assert job is not None
     assert job.user_id == "a"
     line.queue.remove(JobId("unknown"))
+    again = Waiting(JobId("job_9"), UserId("b"), M, 10, 9)
+    line.queue.admit(again, FREE)
+    line.queue.admit(again, FREE)
+    assert line.queue.waiting() == ["job_9"]
+    line.queue.remove(again.job_id)
     assert line.queue.waiting() == []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from easel_kit.errors import Conflict, DependencyDown, Overloaded
+from easel_kit.errors import Conflict, DependencyDown, Internal, Overloaded
 from easel_kit.ids import WorkerId, new_attempt_id, new_job_id
 from scheduler.domain.job import JobState
 from scheduler.domain.lease import Ended, Outcome
@@ -444,3 +444,38 @@ async def test_a_job_that_ends_while_it_is_taken_up_is_not_kept(house: House) ->
     back = await house.worker(held=(assigned.claim.attempt_id,))
     assert (await back.hears(Welcome)).kept == ()
     assert house.store.rows[job.id].state is JobState.FAILED
+
+
+async def test_a_fault_of_ours_ends_that_stream_alone(house: House) -> None:
+    await house.submit(new_job_id(), new_job_id())
+    broken, other = await house.worker("broken"), await house.worker("other")
+    assigned = await broken.hears(Assign)
+    settle = house.store.settle
+
+    async def fault(*_: object) -> object:
+        raise ZeroDivisionError
+
+    house.store.settle = fault  # type: ignore[assignment, method-assign]
+    broken.reports(assigned)
+    await broken.hears(Welcome)
+    with pytest.raises(Internal):
+        await broken.hears(Acknowledged)
+    house.store.settle = settle  # type: ignore[method-assign]
+    other.reports(await other.hears(Assign))
+    assert (await other.hears(Acknowledged)).accepted
+    assert house.forgive(ZeroDivisionError) == 1
+
+
+async def test_an_attempt_that_another_worker_has_is_not_kept(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker("first")
+    assigned = await worker.hears(Assign)
+    await house.settled()
+    await house.queue.requeue(assigned.claim, stop=False)
+    other = await house.worker("other", offer=False)
+    (claim,) = await house.queue.claim(
+        other.session.worker.id, other.session.worker.session, other.session.models, 1
+    )
+    assert claim.job_id == job.id  # and the database has not heard of it yet
+    back = await house.worker("first", held=(assigned.claim.attempt_id,), offer=False)
+    assert (await back.hears(Welcome)).kept == ()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from easel_kit.errors import DomainError, Overloaded
+from easel_kit.errors import DomainError, Internal, Overloaded
 from easel_kit.ids import AttemptId, ModelKey
 from scheduler.domain.job import Job
 from scheduler.domain.lease import Claim, Ended
@@ -138,10 +138,16 @@ class Session:
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """Work for the session is under way; the last one out sets `finished`."""
+        """Work for the session is under way; the last one out sets `finished`.
+
+        An error ends the stream, so that its worker comes again; other streams go on.
+        """
         self._under_way += 1
         try:
             yield
+        except Exception:
+            self.close(Internal("something went wrong here; it has been logged"))
+            raise
         finally:
             self._under_way -= 1
             if self._under_way == 0:

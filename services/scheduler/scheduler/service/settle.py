@@ -46,8 +46,8 @@ class Settler:
             self._observer.trouble("free", error)
 
     async def _apply(self, one: Settled, *, by_worker: bool, took_ms: int) -> None:
-        if one.state is None or one.state.ended:
+        if one.claim is None or one.state is None or one.state.ended:
             by = one.claim.attempt_id if one.claim and by_worker else None
             await self._line.remove([one.job_id], by=by, took_ms=took_ms)
-        elif one.claim is not None:
+        else:
             await self._line.requeue(one.claim, stop=not by_worker)

@@ -1,0 +1,24 @@
+"""Settings that contradict each other stop the process with a name."""
+
+from __future__ import annotations
+
+import pytest
+
+from easel_kit.settings import SettingsError, load_settings
+from scheduler.settings import Settings
+
+
+def test_defaults_need_only_the_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_DATABASE_URL", "postgresql://x")
+    monkeypatch.setenv("SCHEDULER_REDIS_URL", "redis://x")
+    found = load_settings(Settings)
+    assert (found.lease_ttl_s, found.heartbeat_s, found.max_attempts) == (15, 5, 3)
+    assert "postgresql" not in repr(found)
+
+
+def test_a_lease_outlives_three_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_DATABASE_URL", "postgresql://x")
+    monkeypatch.setenv("SCHEDULER_REDIS_URL", "redis://x")
+    monkeypatch.setenv("SCHEDULER_LEASE_TTL_S", "14")
+    with pytest.raises(SettingsError, match="three times heartbeat_s"):
+        load_settings(Settings)
