@@ -72,6 +72,9 @@ def configure_logging(service: str, level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
+    # A stream that its client leaves is closed in another context, where the tracer cannot take
+    # its own back: nothing is lost by that, and it happens with every watcher that goes.
+    logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
