@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-import asyncpg
-
 from easel_kit.db import Connection, Pool, connection, transaction
-from easel_kit.errors import Conflict, InvalidState, NotFound, RateLimited
+from easel_kit.errors import NotFound
 from easel_kit.ids import JobId, UserId
-from scheduler.domain.job import Job, JobState, NewJob, Resolution, Submission
-from scheduler.storage.codec import generation_to_json
+from scheduler.domain.job import Job, JobState, Resolution, Submission
 from scheduler.storage.events import write_events
 from scheduler.storage.rows import JOB, job_from_row
-
-# Submits hold it shared, the burial of an unknown id alone: no id is both submitted and buried.
-_BURIAL_LOCK = 0x6561_7365_6C01
-
-_MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
+from scheduler.storage.submits import BURIAL_LOCK, PostgresSubmits
 
 
 class PostgresJobs:
@@ -26,56 +19,12 @@ class PostgresJobs:
     def __init__(self, pool: Pool, *, lane: str, ring: Callable[[], None]) -> None:
         """`lane` is where submitted jobs go; `ring` is called when the feed has grown."""
         self._pool = pool
-        self._lane = lane
         self._ring = ring
+        self._submits = PostgresSubmits(pool, lane=lane, ring=ring)
 
     async def submit(self, submission: Submission) -> tuple[list[Job], set[JobId]]:
         """See `ports.JobStore`."""
-        async with transaction(self._pool) as db:
-            await db.execute("SELECT pg_advisory_xact_lock_shared($1)", _BURIAL_LOCK)
-            await _entitle(db, submission)
-            known = await _known(db, submission)
-            fresh = [job for job in submission.jobs if job.id not in known]
-            if fresh:
-                await _refuse_buried(db, fresh)
-                queue_time_s = await _reserve(db, submission.user_id, len(fresh))
-                await self._insert(db, submission, fresh, queue_time_s)
-            rows = await db.fetch(
-                f"SELECT {JOB} FROM jobs LEFT JOIN results ON results.job_id = jobs.id "  # noqa: S608 (a constant)
-                "WHERE jobs.id = ANY($1)",
-                [job.id for job in submission.jobs],
-            )
-        if fresh:
-            self._ring()
-        found = {row["id"]: job_from_row(row) for row in rows}
-        return [found[job.id] for job in submission.jobs], {job.id for job in fresh}
-
-    async def _insert(
-        self, db: Connection, submission: Submission, jobs: list[NewJob], queue_time_s: int
-    ) -> None:
-        try:
-            rows = await db.fetch(
-                """
-                INSERT INTO jobs (id, user_id, lane, state, generation, cost_ms, queued_at,
-                    start_by, traceparent)
-                SELECT id, $2, $3, 'queued', generation, cost_ms, now(),
-                    now() + $6 * interval '1 second', $7
-                FROM unnest($1::text[], $4::jsonb[], $5::bigint[]) WITH ORDINALITY
-                    AS fresh (id, generation, cost_ms, n)
-                ORDER BY n
-                RETURNING id
-                """,
-                [job.id for job in jobs],
-                submission.user_id,
-                self._lane,
-                [generation_to_json(job.generation) for job in jobs],
-                [job.cost_ms for job in jobs],
-                queue_time_s,
-                submission.traceparent,
-            )
-        except asyncpg.UniqueViolationError as error:  # submitted by another user just now
-            raise Conflict("the job is being submitted by someone else") from error
-        await write_events(db, [row["id"] for row in rows])
+        return await self._submits.submit(submission)
 
     async def job(self, user_id: UserId, job_id: JobId) -> Job:
         """See `ports.JobStore`."""
@@ -126,87 +75,13 @@ class PostgresJobs:
             if (found := await _resolution(db, job_id)) is not None:
                 return found
         async with transaction(self._pool) as db:
-            await db.execute("SELECT pg_advisory_xact_lock($1)", _BURIAL_LOCK)
+            await db.execute("SELECT pg_advisory_xact_lock($1)", BURIAL_LOCK)
             if (found := await _resolution(db, job_id)) is not None:
                 return found
             await db.execute(
                 "INSERT INTO tombstones (job_id) VALUES ($1) ON CONFLICT DO NOTHING", job_id
             )
         return Resolution(None)
-
-
-async def _entitle(db: Connection, submission: Submission) -> None:
-    """Locks the user's row and writes newer entitlements into it."""
-    new = submission.entitlements
-    await db.execute(
-        """
-        INSERT INTO open_jobs AS known
-            (user_id, version, priority, weight, max_running, max_waiting, queue_time_s)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
-        ON CONFLICT (user_id) DO UPDATE SET version = $2, priority = $3, weight = $4,
-            max_running = $5, max_waiting = $6, queue_time_s = $7
-        WHERE known.version <= $2
-        """,
-        submission.user_id,
-        new.version,
-        new.priority,
-        new.weight,
-        new.max_running,
-        new.max_waiting,
-        new.queue_time_s,
-    )
-
-
-async def _known(db: Connection, submission: Submission) -> set[JobId]:
-    rows = await db.fetch(
-        "SELECT id, user_id, generation FROM jobs WHERE id = ANY($1)",
-        [job.id for job in submission.jobs],
-    )
-    found = {row["id"]: row for row in rows}
-    for job in submission.jobs:
-        row = found.get(job.id)
-        if row is None:
-            continue
-        if row["user_id"] != submission.user_id:
-            raise NotFound("job", job.id)
-        if row["generation"] != generation_to_json(job.generation):
-            raise Conflict(f"job {job.id} was submitted with another request")
-    return set(found)
-
-
-async def _refuse_buried(db: Connection, jobs: list[NewJob]) -> None:
-    buried = await db.fetchval(
-        "SELECT job_id FROM tombstones WHERE job_id = ANY($1) LIMIT 1", [job.id for job in jobs]
-    )
-    if buried is not None:
-        raise InvalidState(f"job {buried} came too late: it was already given up")
-
-
-async def _reserve(db: Connection, user_id: UserId, count: int) -> int:
-    """Counts the jobs as open, if the limit allows; answers the user's queue time in seconds."""
-    queue_time_s = await db.fetchval(
-        "UPDATE open_jobs SET open = open + $2 "
-        "WHERE user_id = $1 AND open + $2 <= max_running + max_waiting RETURNING queue_time_s",
-        user_id,
-        count,
-    )
-    if queue_time_s is not None:
-        return int(queue_time_s)
-    row = await db.fetchrow(
-        """
-        SELECT open, max_running + max_waiting AS most,
-            (SELECT min(cost_ms) FROM jobs WHERE user_id = $1 AND finished_at IS NULL) AS soonest_ms
-        FROM open_jobs WHERE user_id = $1
-        """,
-        user_id,
-    )
-    assert row is not None  # noqa: S101 (_entitle has written it)
-    raise RateLimited(
-        "Too many concurrent requests",
-        retry_after_s=min(_MAX_RETRY_S, max(_MIN_RETRY_S, (row["soonest_ms"] or 0) / 1000)),
-        limit=row["most"],
-        current=row["open"],
-    )
 
 
 async def _one(db: Connection, user_id: UserId, job_id: JobId) -> Job:
