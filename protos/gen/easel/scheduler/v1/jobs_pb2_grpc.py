@@ -55,6 +55,31 @@ class JobServiceStub:
                 request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.CancelJobs = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/CancelJobs',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobsRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobsResponse.FromString,
+                _registered_method=True)
+        self.PrependJobs = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/PrependJobs',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.PrependJobsRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.PrependJobsResponse.FromString,
+                _registered_method=True)
+        self.PruneJobs = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/PruneJobs',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.PruneJobsRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.PruneJobsResponse.FromString,
+                _registered_method=True)
+        self.ClearJobs = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/ClearJobs',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ClearJobsRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ClearJobsResponse.FromString,
+                _registered_method=True)
+        self.CountJobs = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/CountJobs',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CountJobsRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CountJobsResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/easel.scheduler.v1.JobService/WatchJob',
                 request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
@@ -64,6 +89,16 @@ class JobServiceStub:
                 '/easel.scheduler.v1.JobService/ResolveJob',
                 request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ResolveJobRequest.SerializeToString,
                 response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ResolveJobResponse.FromString,
+                _registered_method=True)
+        self.SetEntitlements = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/SetEntitlements',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsResponse.FromString,
+                _registered_method=True)
+        self.GetQueue = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/GetQueue',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.GetQueueRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.GetQueueResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/easel.scheduler.v1.JobService/ListModels',
@@ -112,6 +147,41 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelJobs(self, request, context):
+        """Cancels many of the user's jobs at once, as CancelJob does one. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrependJobs(self, request, context):
+        """Moves waiting jobs of the user before all others of the user, in the order named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneJobs(self, request, context):
+        """Takes ended jobs out of the user's sight; results, events and bills stay as they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearJobs(self, request, context):
+        """Cancels all open jobs of the user and takes every job out of sight.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountJobs(self, request, context):
+        """How many of the user's jobs are in each state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """The job now, then each change: position, progress, previews. Ends after the job's end.
         """
@@ -121,6 +191,21 @@ class JobServiceServicer:
 
     def ResolveJob(self, request, context):
         """The job's state, or a tombstone for an unknown id, so that a later submit of it is refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetEntitlements(self, request, context):
+        """The user's plan has changed: waiting jobs move to its tier, its limits hold from now on. An older
+        version than the one known changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQueue(self, request, context):
+        """The line as a whole, for operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +248,31 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobResponse.SerializeToString,
             ),
+            'CancelJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJobs,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobsRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobsResponse.SerializeToString,
+            ),
+            'PrependJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrependJobs,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.PrependJobsRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.PrependJobsResponse.SerializeToString,
+            ),
+            'PruneJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneJobs,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.PruneJobsRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.PruneJobsResponse.SerializeToString,
+            ),
+            'ClearJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearJobs,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ClearJobsRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ClearJobsResponse.SerializeToString,
+            ),
+            'CountJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountJobs,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CountJobsRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.CountJobsResponse.SerializeToString,
+            ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
                     request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
@@ -172,6 +282,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ResolveJob,
                     request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ResolveJobRequest.FromString,
                     response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ResolveJobResponse.SerializeToString,
+            ),
+            'SetEntitlements': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetEntitlements,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsResponse.SerializeToString,
+            ),
+            'GetQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueue,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.GetQueueRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.GetQueueResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -304,6 +424,141 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def CancelJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/CancelJobs',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobsRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.CancelJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrependJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/PrependJobs',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.PrependJobsRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.PrependJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/PruneJobs',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.PruneJobsRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.PruneJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/ClearJobs',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.ClearJobsRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.ClearJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/CountJobs',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.CountJobsRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.CountJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchJob(request,
             target,
             options=(),
@@ -347,6 +602,60 @@ class JobService:
             '/easel.scheduler.v1.JobService/ResolveJob',
             easel_dot_scheduler_dot_v1_dot_jobs__pb2.ResolveJobRequest.SerializeToString,
             easel_dot_scheduler_dot_v1_dot_jobs__pb2.ResolveJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetEntitlements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/SetEntitlements',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/GetQueue',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.GetQueueRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.GetQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,46 @@
+"""Batches, retries, moves to the front, delayed tries, hidden history, and a user's home lane."""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+STATEMENTS = (
+    # jobs that were submitted together, as their submitter names them
+    "ALTER TABLE jobs ADD COLUMN batch_id text",
+    # the job that this one repeats
+    "ALTER TABLE jobs ADD COLUMN retry_of text",
+    # negative: stands before all of the user's jobs that have none; the lowest is first
+    "ALTER TABLE jobs ADD COLUMN front bigint",
+    # a failed job waits until then before its next try
+    "ALTER TABLE jobs ADD COLUMN not_before timestamptz",
+    # its user has taken it out of sight
+    "ALTER TABLE jobs ADD COLUMN hidden_at timestamptz",
+    # where the user's jobs go; changes only while none is open
+    "ALTER TABLE open_jobs ADD COLUMN home_lane text NOT NULL DEFAULT 'default'",
+    "CREATE SEQUENCE fronts",
+    # Not CONCURRENTLY: it waits for every snapshot, so also for a second migrator that waits for the
+    # lock on migrations, and neither would go on.
+    """
+    -- squawk-ignore require-concurrent-index-creation
+    CREATE INDEX jobs_by_batch ON jobs (user_id, batch_id, place) WHERE batch_id IS NOT NULL
+    """,
+    """
+    -- squawk-ignore require-concurrent-index-creation
+    CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL
+    """,
+)
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    op.execute("DROP INDEX jobs_by_end")
+    op.execute("DROP INDEX jobs_by_batch")
+    op.execute("DROP SEQUENCE fronts")
+    op.execute("ALTER TABLE open_jobs DROP COLUMN home_lane")
+    for column in ("hidden_at", "not_before", "front", "retry_of", "batch_id"):
+        op.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
