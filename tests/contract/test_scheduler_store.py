@@ -45,7 +45,7 @@ from scheduler.settings import Settings
 from scheduler.storage.attempts import PostgresAttempts
 from scheduler.storage.events import PostgresFeed
 from scheduler.storage.jobs import PostgresJobs
-from tests.fakes.scheduler import MemoryStore, MovableClock
+from tests.fakes.scheduler_store import MemoryStore, MovableClock
 
 ALICE, BOB = UserId("alice"), UserId("bob")
 PLAN = Entitlements(

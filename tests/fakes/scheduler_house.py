@@ -25,14 +25,9 @@ from scheduler.service.settle import Settler
 from scheduler.service.upkeep import Caretaker
 from scheduler.service.watch import Watches
 from scheduler.service.workers import Workers
-from tests.fakes.scheduler import (
-    MemoryBell,
-    MemoryQueue,
-    MemorySignals,
-    MemoryStore,
-    MovableClock,
-    RecordingObserver,
-)
+from tests.fakes.scheduler import MemoryBell, MemorySignals, RecordingObserver
+from tests.fakes.scheduler_queue import MemoryQueue
+from tests.fakes.scheduler_store import MemoryStore, MovableClock
 
 ALICE = UserId("alice")
 LEASE_S = 15.0

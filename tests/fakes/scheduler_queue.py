@@ -1,0 +1,348 @@
+"""The scheduler's queue in memory: `Line`, `Upkeep`, `Leases` and `Registry`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from easel_kit.errors import (
+    Conflict,
+    DependencyDown,
+    NotFound,
+)
+from easel_kit.ids import AttemptId, JobId, ModelKey, WorkerId, new_attempt_id
+from scheduler.domain.estimate import Pace, eta_waiting_s
+from scheduler.domain.lease import (
+    Claim,
+)
+from scheduler.domain.line import Admission, Depth, Live, Progress
+from scheduler.domain.policy import FairQueue, Waiting
+from scheduler.domain.worker import Worker, WorkerStatus
+from scheduler.ports import SignalHandler
+from tests.fakes.scheduler_store import MovableClock
+
+
+@dataclass(slots=True)
+class _Entry:
+    admission: Admission
+    number: int
+    claim: Claim | None = None
+    deadline: float = 0.0
+    restored: bool = False
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class _Silent:
+    """Hears nothing."""
+
+    wakes: list[ModelKey] = field(default_factory=list)
+    stops: list[tuple[WorkerId, AttemptId]] = field(default_factory=list)
+    changes: list[tuple[JobId, Progress | None]] = field(default_factory=list)
+
+    def on_wake(self, model_key: ModelKey) -> None:
+        self.wakes.append(model_key)
+
+    def on_stop(self, worker_id: WorkerId, attempt_id: AttemptId) -> None:
+        self.stops.append((worker_id, attempt_id))
+
+    def on_job(self, job_id: JobId, progress: Progress | None) -> None:
+        self.changes.append((job_id, progress))
+
+    def on_connected(self) -> None:
+        """Never."""
+
+
+class MemoryQueue:
+    """`Line`, `Leases`, `Upkeep` and `Registry` over the plain-Python policy.
+
+    `away` makes every call fail; `forget` empties it as a restart of Redis would.
+    """
+
+    def __init__(self, clock: MovableClock, *, lease_ttl_s: float = 15.0) -> None:
+        self.away = False
+        self.heard = _Silent()
+        self.handler: SignalHandler = self.heard
+        self._clock = clock
+        self._ttl_s = lease_ttl_s
+        self._version = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Loses everything."""
+        self._policy = FairQueue()
+        self._entries: dict[JobId, _Entry] = {}
+        self._gone: set[JobId] = set()
+        self._workers: dict[WorkerId, Worker] = {}
+        self._pace = Pace()
+
+    def _reach(self) -> None:
+        if self.away:
+            raise DependencyDown("the queue's store does not answer")
+
+    def _deadline(self) -> float:
+        return self._clock.monotonic() + self._ttl_s
+
+    def _wake(self) -> None:
+        for model in {self._entries[one].admission.model_key for one in self._policy.waiting()}:
+            self.handler.on_wake(model)
+
+    # --- Line
+
+    async def admit(self, admissions: Sequence[Admission]) -> int:
+        """See `ports.Line`."""
+        self._reach()
+        added = 0
+        for admission in admissions:
+            if admission.job_id in self._gone or admission.job_id in self._entries:
+                continue
+            added += 1
+            self._put(admission)
+            entry = self._entries[admission.job_id]
+            if admission.claim is not None:
+                assert self._policy.hold(admission.job_id)
+                entry.claim, entry.number = admission.claim, admission.claim.number
+                entry.deadline, entry.restored = self._deadline(), True
+            self.handler.on_job(admission.job_id, None)
+        self._wake()
+        return added
+
+    def _put(self, admission: Admission) -> None:
+        self._entries[admission.job_id] = _Entry(admission, admission.attempts)
+        self._policy.admit(
+            Waiting(
+                admission.job_id,
+                admission.user_id,
+                admission.model_key,
+                admission.cost_ms,
+                admission.place,
+            ),
+            admission.share,
+        )
+
+    async def remove(
+        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int = 0
+    ) -> None:
+        """See `ports.Line`."""
+        self._reach()
+        for job_id in job_ids:
+            self._gone.add(job_id)
+            entry = self._entries.pop(job_id, None)
+            if entry is not None:
+                self._policy.remove(job_id)
+                if entry.claim is not None and entry.claim.attempt_id != by:
+                    self.handler.on_stop(entry.claim.worker_id, entry.claim.attempt_id)
+                if took_ms:
+                    self._pace = Pace(took_ms, took_ms / entry.admission.cost_ms, 0)
+            self.handler.on_job(job_id, None)
+        self._wake()
+
+    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
+        """See `ports.Line`."""
+        self._reach()
+        if stop:
+            self.handler.on_stop(claim.worker_id, claim.attempt_id)
+        entry = self._entries.get(claim.job_id)
+        if entry is None or entry.claim is None or entry.claim.attempt_id != claim.attempt_id:
+            return False
+        entry.claim, entry.progress = None, None
+        self._policy.requeue(claim.job_id)
+        self.handler.on_job(claim.job_id, None)
+        self._wake()
+        return True
+
+    async def stop(self, job_id: JobId) -> bool:
+        """See `ports.Line`."""
+        self._reach()
+        entry = self._entries.get(job_id)
+        if entry is None or entry.claim is None:
+            return False
+        self.handler.on_stop(entry.claim.worker_id, entry.claim.attempt_id)
+        return True
+
+    async def live(self, job_ids: Collection[JobId]) -> dict[JobId, Live]:
+        """See `ports.Line`. The position is the place in order of acceptance."""
+        self._reach()
+        found = {}
+        waiting = self._policy.waiting()
+        slots = sum(worker.slots for worker in self._workers.values())
+        pace = replace(self._pace, slots=slots)
+        for job_id in job_ids:
+            entry = self._entries.get(job_id)
+            if entry is None:
+                continue
+            if entry.claim is None:
+                place = waiting.index(job_id) + 1
+                eta_s = eta_waiting_s(place, entry.admission.cost_ms, pace)
+                found[job_id] = Live(
+                    running=False, attempts=entry.number, position=place, eta_s=eta_s
+                )
+            else:
+                shown = entry.progress
+                found[job_id] = Live(
+                    running=True,
+                    attempts=entry.number,
+                    claimed_at=entry.claim.claimed_at,
+                    first_step_at=shown.first_step_at if shown else None,
+                    step=shown.step if shown else 0,
+                )
+        return found
+
+    # --- Leases
+
+    def _known(self, worker_id: WorkerId, session: str) -> None:
+        self._reach()
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            raise NotFound("worker", worker_id)
+        if worker.session != session:
+            raise Conflict("another stream of this worker has taken over")
+
+    def _held(self, worker_id: WorkerId) -> list[Claim]:
+        claims = [entry.claim for entry in self._entries.values() if entry.claim is not None]
+        return [claim for claim in claims if claim.worker_id == worker_id]
+
+    async def join(self, worker: Worker) -> list[Claim]:
+        """See `ports.Leases`."""
+        self._reach()
+        self._workers[worker.id] = worker
+        self._version += 1
+        return self._held(worker.id)
+
+    async def update(self, worker: Worker) -> None:
+        """See `ports.Leases`."""
+        self._known(worker.id, worker.session)
+        self._workers[worker.id] = worker
+        self._version += 1
+
+    async def leave(self, worker_id: WorkerId, session: str) -> list[Claim]:
+        """See `ports.Leases`."""
+        try:
+            self._known(worker_id, session)
+        except Conflict:
+            return []
+        except NotFound:
+            pass
+        self._workers.pop(worker_id, None)
+        self._version += 1
+        return self._held(worker_id)
+
+    async def renew(
+        self, worker_id: WorkerId, session: str, held: Collection[AttemptId]
+    ) -> set[AttemptId]:
+        """See `ports.Leases`."""
+        self._known(worker_id, session)
+        found = {claim.attempt_id for claim in self._held(worker_id)} & set(held)
+        for entry in self._entries.values():
+            if entry.claim is not None and entry.claim.attempt_id in found:
+                entry.deadline, entry.restored = self._deadline(), False
+        return found
+
+    async def claim(
+        self, worker_id: WorkerId, session: str, models: Sequence[ModelKey], count: int
+    ) -> list[Claim]:
+        """See `ports.Leases`."""
+        self._known(worker_id, session)
+        claims: list[Claim] = []
+        while len(claims) < count and (job := self._policy.claim(models)) is not None:
+            entry = self._entries[job.job_id]
+            entry.number += 1
+            entry.claim = Claim(
+                attempt_id=new_attempt_id(),
+                job_id=job.job_id,
+                user_id=job.user_id,
+                worker_id=worker_id,
+                number=entry.number,
+                claimed_at=self._clock.now(),
+            )
+            entry.deadline, entry.restored = self._deadline(), False
+            claims.append(entry.claim)
+            self.handler.on_job(job.job_id, None)
+        return claims
+
+    async def adopt(self, session: str, admission: Admission) -> bool:
+        """See `ports.Leases`."""
+        self._reach()
+        claim = admission.claim
+        assert claim is not None
+        worker = self._workers.get(claim.worker_id)
+        if worker is None or worker.session != session or claim.job_id in self._gone:
+            return False
+        entry = self._entries.get(claim.job_id)
+        if entry is None:
+            self._put(admission)
+            entry = self._entries[claim.job_id]
+            entry.number = 0
+            if not self._policy.hold(claim.job_id):
+                self._policy.remove(claim.job_id)
+                del self._entries[claim.job_id]
+                return False
+        elif entry.claim is not None:
+            if entry.claim.attempt_id != claim.attempt_id:
+                return False
+        elif entry.number > claim.number or not self._policy.hold(claim.job_id):
+            return False
+        entry.claim, entry.number = claim, claim.number
+        entry.deadline, entry.restored = self._deadline(), False
+        return True
+
+    async def show(self, progress: Sequence[Progress]) -> None:
+        """See `ports.Leases`."""
+        self._reach()
+        for one in progress:
+            if one.job_id in self._entries:
+                self._entries[one.job_id].progress = replace(one, preview=b"")
+            self.handler.on_job(one.job_id, one)
+
+    # --- Upkeep
+
+    async def expired(self, *, limit: int) -> list[tuple[Claim, bool]]:
+        """See `ports.Upkeep`."""
+        self._reach()
+        now = self._clock.monotonic()
+        found = [
+            (entry.deadline, entry.claim, entry.restored)
+            for entry in self._entries.values()
+            if entry.claim is not None and entry.deadline <= now
+        ]
+        return [(claim, restored) for _, claim, restored in sorted(found, key=lambda one: one[0])][
+            :limit
+        ]
+
+    async def overdue(self, *, limit: int) -> list[JobId]:
+        """See `ports.Upkeep`."""
+        self._reach()
+        return [
+            entry.admission.job_id
+            for entry in self._entries.values()
+            if entry.claim is None
+            and entry.number == 0
+            and entry.admission.start_by <= self._clock.now()
+        ][:limit]
+
+    async def known(self, *, after: int, limit: int) -> list[tuple[int, JobId]]:
+        """See `ports.Upkeep`."""
+        self._reach()
+        places = sorted((one.admission.place, job_id) for job_id, one in self._entries.items())
+        return [(place, job_id) for place, job_id in places if place > after][:limit]
+
+    async def depth(self) -> Depth:
+        """See `ports.Upkeep`."""
+        self._reach()
+        running = sum(entry.claim is not None for entry in self._entries.values())
+        slots = sum(worker.slots for worker in self._workers.values())
+        return Depth(len(self._entries) - running, running, len(self._workers), slots)
+
+    # --- Registry
+
+    async def catalogue_version(self) -> str:
+        """See `ports.Registry`."""
+        self._reach()
+        return str(self._version)
+
+    async def workers(self) -> list[WorkerStatus]:
+        """See `ports.Registry`."""
+        self._reach()
+        return [
+            WorkerStatus(self._workers[one], len(self._held(one))) for one in sorted(self._workers)
+        ]

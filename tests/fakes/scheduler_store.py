@@ -1,0 +1,365 @@
+"""The scheduler's database in memory: `JobStore`, `AttemptStore` and `FeedStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from easel_kit.errors import (
+    Conflict,
+    DependencyDown,
+    InvalidState,
+    NotFound,
+    OutOfRange,
+    RateLimited,
+)
+from easel_kit.ids import AttemptId, JobId, UserId
+from scheduler.domain.job import (
+    QUEUE_TIME_EXCEEDED,
+    Cursor,
+    Entitlements,
+    Event,
+    EventType,
+    Job,
+    JobState,
+    Resolution,
+    Submission,
+)
+from scheduler.domain.lease import (
+    COUNTED,
+    Claim,
+    Outcome,
+    Report,
+    Settled,
+    Standing,
+    judge,
+)
+from scheduler.domain.line import Admission
+from scheduler.domain.policy import Share
+
+
+class MovableClock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self._now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        """See `easel_kit.clock.Clock`."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """See `easel_kit.clock.Clock`."""
+        return self._now.timestamp()
+
+    def move(self, seconds: float) -> None:
+        """Lets time pass."""
+        self._now += timedelta(seconds=seconds)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    claim: Claim
+    outcome: Outcome | None = None
+    counted: bool = False
+
+
+@dataclass(slots=True)
+class _User:
+    plan: Entitlements
+    open: int = 0
+
+
+class MemoryStore:
+    """`JobStore`, `AttemptStore` and `FeedStore`; `away` makes every call fail."""
+
+    def __init__(self, clock: MovableClock, *, max_attempts: int = 3) -> None:
+        self.away = False
+        self.rows: dict[JobId, Job] = {}
+        self.tries: dict[AttemptId, _Attempt] = {}
+        self.told: list[Event] = []
+        self._clock = clock
+        self._max_attempts = max_attempts
+        self._users: dict[UserId, _User] = {}
+        self._buried: set[JobId] = set()
+        self._places = count(1)
+        self._pruned = Cursor()
+
+    def _reach(self) -> None:
+        if self.away:
+            raise DependencyDown("the database does not answer")
+
+    # --- JobStore
+
+    async def submit(self, submission: Submission) -> tuple[list[Job], set[JobId]]:
+        """See `ports.JobStore`."""
+        self._reach()
+        fresh = []
+        for job in submission.jobs:
+            known = self.rows.get(job.id)
+            if known is None:
+                fresh.append(job)
+            elif known.user_id != submission.user_id:
+                raise NotFound("job", job.id)
+            elif known.generation != job.generation:
+                raise Conflict("another request")
+        if any(job.id in self._buried for job in fresh):
+            raise InvalidState("buried")
+        plan = submission.entitlements
+        user = self._users.get(submission.user_id, _User(plan))
+        if plan.version < user.plan.version:
+            plan = user.plan
+        if fresh and user.open + len(fresh) > plan.max_open:
+            raise RateLimited("too many", limit=plan.max_open, current=user.open)
+        self._users[submission.user_id] = _User(plan, user.open + len(fresh))
+        for job in fresh:
+            self.rows[job.id] = Job(
+                id=job.id,
+                user_id=submission.user_id,
+                state=JobState.QUEUED,
+                generation=job.generation,
+                cost_ms=job.cost_ms,
+                place=next(self._places),
+                queued_at=self._clock.now(),
+                start_by=self._clock.now() + timedelta(seconds=plan.queue_time_s),
+                traceparent=submission.traceparent,
+            )
+            self._tell(self.rows[job.id])
+        return [self.rows[job.id] for job in submission.jobs], {job.id for job in fresh}
+
+    async def job(self, user_id: UserId, job_id: JobId) -> Job:
+        """See `ports.JobStore`."""
+        self._reach()
+        found = self.rows.get(job_id)
+        if found is None or found.user_id != user_id:
+            raise NotFound("job", job_id)
+        return found
+
+    async def jobs(
+        self, user_id: UserId, states: Collection[JobState], *, before: int | None, limit: int
+    ) -> list[Job]:
+        """See `ports.JobStore`."""
+        self._reach()
+        found = [
+            job
+            for job in self.rows.values()
+            if job.user_id == user_id
+            and (not states or job.state in states)
+            and (before is None or job.place < before)
+        ]
+        return sorted(found, key=lambda job: -job.place)[:limit]
+
+    async def cancel(self, user_id: UserId, job_id: JobId) -> tuple[Job, bool]:
+        """See `ports.JobStore`."""
+        job = await self.job(user_id, job_id)
+        ended = job.state is JobState.QUEUED
+        if not job.state.ended:
+            self._change(replace(job, cancel_requested=True))
+        if ended:
+            self._end(replace(self.rows[job_id], state=JobState.CANCELLED))
+        return self.rows[job_id], ended
+
+    async def resolve(self, job_id: JobId) -> Resolution:
+        """See `ports.JobStore`."""
+        self._reach()
+        job = self.rows.get(job_id)
+        if job is None:
+            self._buried.add(job_id)
+            return Resolution(None)
+        return Resolution(job.state, job.steps_done, job.steps)
+
+    def open_count(self, user_id: UserId) -> int:
+        """Jobs of the user that count against the limit."""
+        return self._users[user_id].open if user_id in self._users else 0
+
+    def _change(self, job: Job) -> None:
+        self.rows[job.id] = job
+
+    def _end(self, job: Job) -> None:
+        self._change(replace(job, finished_at=self._clock.now()))
+        self._users[job.user_id].open -= 1
+        self._tell(self.rows[job.id])
+
+    def _tell(self, job: Job) -> None:
+        self.told.append(
+            Event(
+                cursor=Cursor(1, len(self.told) + 1, len(self.told) + 1),
+                type=EventType(job.state.value),
+                job_id=job.id,
+                user_id=job.user_id,
+                occurred_at=self._clock.now(),
+                steps_done=job.steps_done,
+                steps=job.steps,
+                images=job.images,
+                error=job.error,
+                traceparent=job.traceparent,
+            )
+        )
+
+    # --- AttemptStore
+
+    async def record(self, claims: Sequence[Claim], *, revive: bool = False) -> list[AttemptId]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        ended = []
+        for claim in claims:
+            job = self.rows.get(claim.job_id)
+            if job is None:
+                ended.append(claim.attempt_id)
+                continue
+            attempt = self.tries.setdefault(claim.attempt_id, _Attempt(claim))
+            if revive and attempt.outcome in {Outcome.LOST, Outcome.FORGOTTEN}:
+                attempt.outcome, attempt.counted = None, False
+            if job.state.ended:
+                ended.append(claim.attempt_id)
+            elif attempt.outcome is None and claim.number >= job.attempts:
+                self._change(
+                    replace(
+                        job,
+                        state=JobState.RUNNING,
+                        attempts=claim.number,
+                        attempt_id=claim.attempt_id,
+                        claimed_at=max(claim.claimed_at, job.queued_at),
+                    )
+                )
+        return ended
+
+    async def settle(self, reports: Sequence[Report]) -> list[Settled]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        return [self._settle(report) for report in reports]
+
+    def _settle(self, report: Report) -> Settled:
+        claim = report.claim
+        job = self.rows.get(claim.job_id)
+        if job is None:
+            return Settled(claim.job_id, claim, None, changed=False, accepted=False)
+        attempt = self.tries.setdefault(claim.attempt_id, _Attempt(claim))
+        tries = [one for one in self.tries.values() if one.claim.job_id == job.id]
+        latest = job.attempt_id == claim.attempt_id or claim.number > job.attempts
+        standing = Standing(
+            job.state,
+            job.cancel_requested,
+            is_current=attempt.outcome is None and latest,
+            failures=sum(one.counted for one in tries),
+        )
+        verdict = judge(standing, report, max_attempts=self._max_attempts)
+        won = job.state is JobState.SUCCEEDED and job.attempt_id == claim.attempt_id
+        again = won or attempt.outcome is report.outcome is not Outcome.SUCCEEDED
+        if attempt.outcome is None:
+            attempt.outcome = report.outcome
+            attempt.counted = verdict.state is not None and report.outcome in COUNTED
+        if verdict.state is not None:
+            changed = replace(
+                job,
+                state=verdict.state,
+                error=verdict.error,
+                attempts=max(job.attempts, claim.number),
+                attempt_id=claim.attempt_id,
+                claimed_at=claim.claimed_at if verdict.state.ended else None,
+                first_step_at=report.first_step_at if verdict.state.ended else None,
+                steps_done=min(report.steps_done, job.steps) if verdict.state.ended else 0,
+                images=report.images,
+                warnings=report.warnings,
+            )
+            self._end(changed) if verdict.state.ended else self._change(changed)
+        return Settled(
+            job.id,
+            claim,
+            self.rows[job.id].state,
+            changed=verdict.state is not None,
+            accepted=verdict.state is not None or again,
+            outcome=report.outcome,
+            error=verdict.error,
+            traceparent=job.traceparent,
+        )
+
+    async def claims(self, attempt_ids: Collection[AttemptId]) -> list[Claim]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        return [self.tries[one].claim for one in attempt_ids if one in self.tries]
+
+    async def open(self, job_ids: Collection[JobId]) -> dict[JobId, Job]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        return {one: self.rows[one] for one in job_ids if self._is_open(one)}
+
+    def _is_open(self, job_id: JobId) -> bool:
+        return job_id in self.rows and not self.rows[job_id].state.ended
+
+    async def cancelled(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        return {one for one in job_ids if self._is_open(one) and self.rows[one].cancel_requested}
+
+    async def admissions(self, job_ids: Collection[JobId]) -> list[Admission]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        found = [self._admission(self.rows[one]) for one in job_ids if self._is_open(one)]
+        return sorted(found, key=lambda one: one.place)
+
+    def _admission(self, job: Job) -> Admission:
+        plan = self._users[job.user_id].plan
+        attempt = self.tries.get(job.attempt_id) if job.attempt_id else None
+        runs = job.state is JobState.RUNNING and attempt is not None and attempt.outcome is None
+        return Admission(
+            job_id=job.id,
+            user_id=job.user_id,
+            model_key=job.generation.model_key,
+            cost_ms=job.cost_ms,
+            place=job.place,
+            attempts=job.attempts,
+            start_by=job.start_by,
+            share=Share(plan.version, plan.priority, plan.weight, plan.max_running),
+            claim=attempt.claim if attempt is not None and runs else None,
+        )
+
+    async def open_jobs(self, state: JobState, *, after: int, limit: int) -> list[Admission]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        found = [
+            self._admission(job)
+            for job in self.rows.values()
+            if job.state is state and job.place > after
+        ]
+        return sorted(found, key=lambda one: one.place)[:limit]
+
+    async def expire_waiting(self, job_ids: Collection[JobId]) -> list[Settled]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        settled = []
+        for job in [self.rows[one] for one in job_ids if self._is_open(one)]:
+            due = job.start_by <= self._clock.now() and job.attempts == 0
+            if job.state is JobState.QUEUED and due:
+                self._end(replace(job, state=JobState.FAILED, error=QUEUE_TIME_EXCEEDED))
+                settled.append(
+                    Settled(job.id, None, JobState.FAILED, changed=True, error=QUEUE_TIME_EXCEEDED)
+                )
+        return settled
+
+    async def stop_requests(self, *, limit: int) -> list[JobId]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        found = [job for job in self.rows.values() if job.state is JobState.RUNNING]
+        return [job.id for job in found if job.cancel_requested][:limit]
+
+    # --- FeedStore
+
+    async def events(self, after: Cursor, *, limit: int) -> tuple[list[Event], bool]:
+        """See `ports.FeedStore`."""
+        self._reach()
+        if Cursor() < after < self._pruned:
+            raise OutOfRange("pruned")
+        return [event for event in self.told if event.cursor > after][:limit], False
+
+    async def prune(self, *, older_than_s: float) -> int:
+        """See `ports.FeedStore`."""
+        self._reach()
+        oldest = self._clock.now() - timedelta(seconds=older_than_s)
+        old = [event for event in self.told if event.occurred_at < oldest]
+        if old:
+            self._pruned = old[-1].cursor
+            self.told = self.told[len(old) :]
+        return len(old)
