@@ -282,6 +282,7 @@ class Job(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     BATCH_ID_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     user_id: _builtins.str
     state: Global___JobState.ValueType
@@ -297,6 +298,8 @@ class Job(_message.Message):
     """As submitted; empty for none."""
     retry_of: _builtins.str
     """The job that this one repeats; empty for none."""
+    parked: _builtins.bool
+    """True while a running job is set aside at a step boundary for one of a higher priority."""
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation: ...
     @_builtins.property
@@ -329,10 +332,11 @@ class Job(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         batch_id: _builtins.str = ...,
         retry_of: _builtins.str = ...,
+        parked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "error", b"error", "eta_seconds", b"eta_seconds", "generation", b"generation", "progress", b"progress", "timeline", b"timeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "attempts", b"attempts", "batch_id", b"batch_id", "cancel_requested", b"cancel_requested", "error", b"error", "eta_seconds", b"eta_seconds", "generation", b"generation", "id", b"id", "images", b"images", "position", b"position", "progress", b"progress", "retry_of", b"retry_of", "state", b"state", "timeline", b"timeline", "user_id", b"user_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "attempts", b"attempts", "batch_id", b"batch_id", "cancel_requested", b"cancel_requested", "error", b"error", "eta_seconds", b"eta_seconds", "generation", b"generation", "id", b"id", "images", b"images", "parked", b"parked", "position", b"position", "progress", b"progress", "retry_of", b"retry_of", "state", b"state", "timeline", b"timeline", "user_id", b"user_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
@@ -1083,13 +1087,18 @@ class Worker(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     MODEL_KEYS_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     """host:port of its gRPC face."""
     device: _builtins.str
     slots: _builtins.int
     running: _builtins.int
+    """Attempts under a lease, parked ones among them."""
     draining: _builtins.bool
+    """It takes no new work: it says so, or DrainWorker asked it to."""
+    parked: _builtins.int
+    """Attempts that were set aside at a step boundary for jobs of higher priority."""
     @_builtins.property
     def model_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -1102,11 +1111,46 @@ class Worker(_message.Message):
         running: _builtins.int = ...,
         draining: _builtins.bool = ...,
         model_keys: _abc.Iterable[_builtins.str] | None = ...,
+        parked: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "device", b"device", "draining", b"draining", "id", b"id", "model_keys", b"model_keys", "running", b"running", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "device", b"device", "draining", b"draining", "id", b"id", "model_keys", b"model_keys", "parked", b"parked", "running", b"running", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class DrainWorkerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainWorkerRequest: _TypeAlias = DrainWorkerRequest  # noqa: Y015
+
+@_typing.final
+class DrainWorkerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainWorkerResponse: _TypeAlias = DrainWorkerResponse  # noqa: Y015

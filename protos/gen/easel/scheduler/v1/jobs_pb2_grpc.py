@@ -110,6 +110,11 @@ class JobServiceStub:
                 request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/DrainWorker',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -225,6 +230,15 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainWorker(self, request, context):
+        """Asks a connected worker, on whichever replica its stream is, to take no new work, finish or hand
+        back what it has, and leave. Remembered while it is connected. Idempotent; an unknown one is
+        NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -302,6 +316,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ListWorkersRequest.FromString,
                     response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.DrainWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -710,6 +729,33 @@ class JobService:
             '/easel.scheduler.v1.JobService/ListWorkers',
             easel_dot_scheduler_dot_v1_dot_jobs__pb2.ListWorkersRequest.SerializeToString,
             easel_dot_scheduler_dot_v1_dot_jobs__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/DrainWorker',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.DrainWorkerRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.DrainWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,11 @@ class JobServiceStub:
     """Models that connected workers report, one row per key."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListWorkersRequest, _jobs_pb2.ListWorkersResponse]
     """Connected workers, for operators and the gateway's model endpoints."""
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DrainWorkerRequest, _jobs_pb2.DrainWorkerResponse]
+    """Asks a connected worker, on whichever replica its stream is, to take no new work, finish or hand
+    back what it has, and leave. Remembered while it is connected. Idempotent; an unknown one is
+    NOT_FOUND.
+    """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Callers' face of the scheduler. Errors carry google.rpc.ErrorInfo."""
@@ -185,5 +190,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_jobs_pb2.ListWorkersRequest, _abc.Awaitable[_jobs_pb2.ListWorkersResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.ListWorkersResponse]:
         """Connected workers, for operators and the gateway's model endpoints."""
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _jobs_pb2.DrainWorkerRequest,
+        context: _aio.ServicerContext[_jobs_pb2.DrainWorkerRequest, _abc.Awaitable[_jobs_pb2.DrainWorkerResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.DrainWorkerResponse]:
+        """Asks a connected worker, on whichever replica its stream is, to take no new work, finish or hand
+        back what it has, and leave. Remembered while it is connected. Idempotent; an unknown one is
+        NOT_FOUND.
+        """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _aio.Server) -> None: ...

@@ -33,9 +33,9 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     FAILURE_KIND_CALLER: _FailureKind.ValueType  # 1
     """The request cannot be drawn: no other worker is tried."""
     FAILURE_KIND_TRANSIENT: _FailureKind.ValueType  # 2
-    """May go better on another try."""
+    """May go better on another try, after a while."""
     FAILURE_KIND_WORKER: _FailureKind.ValueType  # 3
-    """This worker cannot go on; another may."""
+    """This worker cannot go on; another may: tried again at once, elsewhere if there is another."""
 
 class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper): ...
 
@@ -43,9 +43,9 @@ FAILURE_KIND_UNSPECIFIED: FailureKind.ValueType  # 0
 FAILURE_KIND_CALLER: FailureKind.ValueType  # 1
 """The request cannot be drawn: no other worker is tried."""
 FAILURE_KIND_TRANSIENT: FailureKind.ValueType  # 2
-"""May go better on another try."""
+"""May go better on another try, after a while."""
 FAILURE_KIND_WORKER: FailureKind.ValueType  # 3
-"""This worker cannot go on; another may."""
+"""This worker cannot go on; another may: tried again at once, elsewhere if there is another."""
 Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
 
 @_typing.final
@@ -61,6 +61,8 @@ class WorkRequest(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     HAND_BACK_FIELD_NUMBER: _builtins.int
     MODELS_CHANGED_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -79,6 +81,10 @@ class WorkRequest(_message.Message):
     def hand_back(self) -> Global___HandBack: ...
     @_builtins.property
     def models_changed(self) -> Global___ModelsChanged: ...
+    @_builtins.property
+    def parked(self) -> Global___AttemptParked: ...
+    @_builtins.property
+    def resumed(self) -> Global___AttemptResumed: ...
     def __init__(
         self,
         *,
@@ -91,12 +97,14 @@ class WorkRequest(_message.Message):
         stopped: Global___AttemptStopped | None = ...,
         hand_back: Global___HandBack | None = ...,
         models_changed: Global___ModelsChanged | None = ...,
+        parked: Global___AttemptParked | None = ...,
+        resumed: Global___AttemptResumed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "failed", b"failed", "finished", b"finished", "hand_back", b"hand_back", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "models_changed", b"models_changed", "progress", b"progress", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "failed", b"failed", "finished", b"finished", "hand_back", b"hand_back", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "models_changed", b"models_changed", "parked", b"parked", "progress", b"progress", "resumed", b"resumed", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "failed", b"failed", "finished", b"finished", "hand_back", b"hand_back", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "models_changed", b"models_changed", "progress", b"progress", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "failed", b"failed", "finished", b"finished", "hand_back", b"hand_back", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "models_changed", b"models_changed", "parked", b"parked", "progress", b"progress", "resumed", b"resumed", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "capacity", "progress", "finished", "failed", "stopped", "hand_back", "models_changed"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "capacity", "progress", "finished", "failed", "stopped", "hand_back", "models_changed", "parked", "resumed"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -111,6 +119,8 @@ class WorkResponse(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    PARK_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -121,6 +131,10 @@ class WorkResponse(_message.Message):
     def acknowledged(self) -> Global___Acknowledged: ...
     @_builtins.property
     def drain(self) -> Global___Drain: ...
+    @_builtins.property
+    def park(self) -> Global___Park: ...
+    @_builtins.property
+    def resume(self) -> Global___Resume: ...
     def __init__(
         self,
         *,
@@ -129,12 +143,14 @@ class WorkResponse(_message.Message):
         cancel: Global___Cancel | None = ...,
         acknowledged: Global___Acknowledged | None = ...,
         drain: Global___Drain | None = ...,
+        park: Global___Park | None = ...,
+        resume: Global___Resume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "message", b"message", "park", b"park", "resume", b"resume", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "message", b"message", "park", b"park", "resume", b"resume", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "acknowledged", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "acknowledged", "drain", "park", "resume"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -151,6 +167,8 @@ class Hello(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     HELD_ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
+    CAN_PARK_FIELD_NUMBER: _builtins.int
+    PARKED_ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Stable name of the worker process."""
     address: _builtins.str
@@ -161,11 +179,17 @@ class Hello(_message.Message):
     """e.g. "cpu", "cuda:0 NVIDIA L4"."""
     slots: _builtins.int
     """Attempts it can run at once, at least 1."""
+    can_park: _builtins.bool
+    """It can set an attempt aside at a step boundary and go on with it later."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Model]: ...
     @_builtins.property
     def held_attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Attempts from before a lost stream that it still runs or has results of."""
+
+    @_builtins.property
+    def parked_attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the held attempts, those that are set aside now."""
 
     def __init__(
         self,
@@ -177,10 +201,12 @@ class Hello(_message.Message):
         slots: _builtins.int = ...,
         models: _abc.Iterable[_model_pb2.Model] | None = ...,
         held_attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
+        can_park: _builtins.bool = ...,
+        parked_attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "device", b"device", "held_attempt_ids", b"held_attempt_ids", "lane", b"lane", "models", b"models", "slots", b"slots", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "can_park", b"can_park", "device", b"device", "held_attempt_ids", b"held_attempt_ids", "lane", b"lane", "models", b"models", "parked_attempt_ids", b"parked_attempt_ids", "slots", b"slots", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,7 +267,9 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class Capacity(_message.Message):
-    """How many more attempts the worker takes now; replaces what was said before. 0 while draining."""
+    """How many more attempts the worker takes now; replaces what was said before. 0 while draining. A
+    parked attempt takes up no slot.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -323,6 +351,56 @@ class Cancel(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cancel: _TypeAlias = Cancel  # noqa: Y015
+
+@_typing.final
+class Park(_message.Message):
+    """Set the attempt aside at its next step boundary, keep its progress, answer with AttemptParked and
+    then say Capacity: its slot is free for other work. It stays leased and held. An attempt that has
+    ended meanwhile is reported as ended instead; one that is parked already is answered again. Only
+    sent to workers that can park.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Park: _TypeAlias = Park  # noqa: Y015
+
+@_typing.final
+class Resume(_message.Message):
+    """Go on with a parked attempt where it stopped and answer with AttemptResumed, at once, also when no
+    slot is free: the worker then runs more than its slots until something ends, and takes no new work
+    meanwhile. An attempt that runs already is answered again. A worker that drains goes on with its
+    parked attempts, or hands them back, without being told.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
 class Acknowledged(_message.Message):
@@ -512,6 +590,51 @@ class HandBack(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandBack: _TypeAlias = HandBack  # noqa: Y015
+
+@_typing.final
+class AttemptParked(_message.Message):
+    """The attempt is set aside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    STEPS_DONE_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    steps_done: _builtins.int
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        steps_done: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "steps_done", b"steps_done"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptParked: _TypeAlias = AttemptParked  # noqa: Y015
+
+@_typing.final
+class AttemptResumed(_message.Message):
+    """The attempt goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptResumed: _TypeAlias = AttemptResumed  # noqa: Y015
 
 @_typing.final
 class ModelsChanged(_message.Message):
