@@ -38,13 +38,15 @@ from scheduler.domain.job import (
     Submission,
 )
 from scheduler.domain.lease import Claim, Outcome, Report
+from scheduler.domain.load import Load, ModelLoad, TierLoad
 from scheduler.domain.policy import Share
 from scheduler.main import SCHEMA, migrate
-from scheduler.ports import AttemptStore, FeedStore, JobStore
+from scheduler.ports import AttemptStore, FeedStore, JobStore, LoadStore
 from scheduler.settings import Settings
 from scheduler.storage.attempts import PostgresAttempts
 from scheduler.storage.events import PostgresFeed
 from scheduler.storage.jobs import PostgresJobs
+from scheduler.storage.load import PostgresLoad
 from tests.fakes.scheduler_store import MemoryStore, MovableClock
 
 ALICE, BOB = UserId("alice"), UserId("bob")
@@ -66,6 +68,7 @@ class Store:
     jobs: JobStore
     attempts: AttemptStore
     feed: FeedStore
+    load: LoadStore
     pool: Pool | None
     clock: MovableClock
 
@@ -74,7 +77,9 @@ class Store:
         self.clock.move(seconds)
         if self.pool is not None:
             await self.pool.execute(
-                "UPDATE jobs SET start_by = start_by - $1 * interval '1 second'", seconds
+                "UPDATE jobs SET start_by = start_by - $1 * interval '1 second', "
+                "queued_at = queued_at - $1 * interval '1 second'",
+                seconds,
             )
             await self.pool.execute(
                 "UPDATE events SET occurred_at = occurred_at - $1 * interval '1 second'", seconds
@@ -114,7 +119,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     clock = MovableClock()
     if request.param == "memory":
         memory = MemoryStore(clock)
-        yield Store(memory, memory, memory, None, clock)
+        yield Store(memory, memory, memory, memory, None, clock)
         return
 
     def prepare(url: str) -> None:
@@ -131,6 +136,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
             PostgresJobs(pool, lane="default", ring=ring),
             PostgresAttempts(pool, lane="default", max_attempts=3, ring=ring),
             PostgresFeed(pool),
+            PostgresLoad(pool, lane="default"),
             pool,
             clock,
         )
@@ -373,3 +379,26 @@ async def test_the_feed_is_read_on_from_a_cursor_and_pruned(store: Store) -> Non
         await store.feed.events(events[0].cursor, limit=1)
     assert await store.read(Cursor(), limit=1) == [last]
     assert await store.read(events[-1].cursor) == [last]
+
+
+async def test_open_jobs_are_counted_by_tier_and_by_model(store: Store) -> None:
+    assert await store.load.load() == Load()
+    first, *_ = await store.submit(new_job_id(), new_job_id())
+    free = replace(PLAN, priority=0, weight=1)
+    other = NewJob(new_job_id(), replace(PICTURE, model_key=ModelKey("z")), 70)
+    await store.jobs.submit(Submission(BOB, free, (other,), ""))
+    ended, _ = await store.submit(new_job_id(), new_job_id(), user=UserId("carol"), plan=free)
+    await store.jobs.cancel(UserId("carol"), ended.id)
+    await store.claim(first)
+    found = await store.load.load()
+    assert found.tiers == (
+        TierLoad(priority=10, weight=4, waiting=1, running=1, waiting_users=1),
+        TierLoad(priority=0, weight=1, waiting=2, running=0, waiting_users=2),
+    )
+    assert [replace(model, oldest_waiting_s=0) for model in found.models] == [
+        ModelLoad(ModelKey("m"), waiting=2, running=1, waiting_cost_ms=200, oldest_waiting_s=0),
+        ModelLoad(ModelKey("z"), waiting=1, running=0, waiting_cost_ms=70, oldest_waiting_s=0),
+    ]
+    await store.age(30)
+    assert 30 <= (await store.load.load()).oldest_waiting_s < 60
+    assert (found.waiting, found.running, found.waiting_cost_ms) == (3, 1, 270)

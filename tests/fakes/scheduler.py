@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from easel_kit.errors import DependencyDown
 from easel_kit.ids import JobId, WorkerId
-from scheduler.domain.job import (
-    Job,
-)
-from scheduler.domain.lease import (
-    Claim,
-    Settled,
-)
+from scheduler.domain.job import Job
+from scheduler.domain.lease import Claim, Settled
 from scheduler.domain.line import Depth
+from scheduler.domain.load import Load, Reading
 from scheduler.domain.worker import Worker
 
 
@@ -113,3 +110,21 @@ class RecordingObserver:
     def depth(self, depth: Depth) -> None:
         """See `ports.Observer`."""
         self.seen.append(("depth", depth))
+
+    def measured(self, load: Load, readings: Sequence[Reading]) -> None:
+        """See `ports.Observer`."""
+        self.seen.append(("measured", (load, tuple(readings))))
+
+
+class RecordingPublisher:
+    """`Publisher`; `away` makes it fail."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.told: list[Sequence[Reading]] = []
+
+    async def publish(self, readings: Sequence[Reading]) -> None:
+        """See `ports.Publisher`."""
+        if self.away:
+            raise DependencyDown("the publisher does not answer")
+        self.told.append(readings)

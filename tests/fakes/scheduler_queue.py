@@ -333,6 +333,11 @@ class MemoryQueue:
         slots = sum(worker.slots for worker in self._workers.values())
         return Depth(len(self._entries) - running, running, len(self._workers), slots)
 
+    async def pace(self) -> Pace:
+        """See `ports.Upkeep`."""
+        self._reach()
+        return replace(self._pace, slots=sum(worker.slots for worker in self._workers.values()))
+
     # --- Registry
 
     async def catalogue_version(self) -> str:

@@ -274,7 +274,7 @@ class SchedulerStack:
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
 
-    def settings(self, **changes: float) -> Settings:
+    def settings(self, **changes: float | str) -> Settings:
         """Short waits."""
         wanted: dict[str, Any] = {
             "lease_ttl_s": 6,
@@ -293,7 +293,7 @@ class SchedulerStack:
 
     @asynccontextmanager
     async def running(
-        self, *, graceful: bool = False, **changes: float
+        self, *, graceful: bool = False, **changes: float | str
     ) -> AsyncIterator[SchedulerStack]:
         """Runs the scheduler; leaving ends it as a kill would, unless `graceful`."""
         ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""The scheduler's database in memory: `JobStore`, `AttemptStore` and `FeedStore`."""
+"""The scheduler's database in memory: `JobStore`, `AttemptStore`, `LoadStore` and `FeedStore`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from easel_kit.errors import (
     OutOfRange,
     RateLimited,
 )
-from easel_kit.ids import AttemptId, JobId, UserId
+from easel_kit.ids import AttemptId, JobId, ModelKey, UserId
 from scheduler.domain.job import (
     QUEUE_TIME_EXCEEDED,
     Cursor,
@@ -37,6 +37,7 @@ from scheduler.domain.lease import (
     judge,
 )
 from scheduler.domain.line import Admission
+from scheduler.domain.load import Load, ModelLoad, TierLoad
 from scheduler.domain.policy import Share
 
 
@@ -73,7 +74,7 @@ class _User:
 
 
 class MemoryStore:
-    """`JobStore`, `AttemptStore` and `FeedStore`; `away` makes every call fail."""
+    """`JobStore`, `AttemptStore`, `LoadStore` and `FeedStore`; `away` makes every call fail."""
 
     def __init__(self, clock: MovableClock, *, max_attempts: int = 3) -> None:
         self.away = False
@@ -344,6 +345,53 @@ class MemoryStore:
         self._reach()
         found = [job for job in self.rows.values() if job.state is JobState.RUNNING]
         return [job.id for job in found if job.cancel_requested][:limit]
+
+    # --- LoadStore
+
+    async def load(self) -> Load:
+        """See `ports.LoadStore`."""
+        self._reach()
+        open_jobs = [job for job in self.rows.values() if not job.state.ended]
+        models = sorted({job.generation.model_key for job in open_jobs})
+        plans = {self._users[job.user_id].plan.priority for job in open_jobs}
+        return Load(
+            tiers=tuple(self._tier_load(priority) for priority in sorted(plans, reverse=True)),
+            models=tuple(self._model_load(model) for model in models),
+        )
+
+    def _tier_load(self, priority: int) -> TierLoad:
+        plans = {user_id: user.plan for user_id, user in self._users.items()}
+        jobs = [
+            job
+            for job in self.rows.values()
+            if not job.state.ended and plans[job.user_id].priority == priority
+        ]
+        waiting = [job for job in jobs if job.state is JobState.QUEUED]
+        return TierLoad(
+            priority=priority,
+            weight=max(plans[job.user_id].weight for job in jobs),
+            waiting=len(waiting),
+            running=len(jobs) - len(waiting),
+            waiting_users=len({job.user_id for job in waiting}),
+        )
+
+    def _model_load(self, model: ModelKey) -> ModelLoad:
+        jobs = [
+            job
+            for job in self.rows.values()
+            if not job.state.ended and job.generation.model_key == model
+        ]
+        waiting = [job for job in jobs if job.state is JobState.QUEUED]
+        now = self._clock.now()
+        return ModelLoad(
+            model_key=model,
+            waiting=len(waiting),
+            running=len(jobs) - len(waiting),
+            waiting_cost_ms=sum(job.cost_ms for job in waiting),
+            oldest_waiting_s=max(
+                ((now - job.queued_at).total_seconds() for job in waiting), default=0.0
+            ),
+        )
 
     # --- FeedStore
 

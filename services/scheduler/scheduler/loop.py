@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from easel_kit.errors import DependencyDown
 from scheduler.ports import FeedStore, Observer
+from scheduler.service.load import Meter
 from scheduler.service.upkeep import Caretaker
 
 _PRUNE_EVERY_S = 600.0
@@ -46,6 +47,11 @@ async def watch_leases(caretaker: Caretaker, observer: Observer, *, every_s: flo
 async def reconcile(caretaker: Caretaker, observer: Observer, *, every_s: float) -> None:
     """Makes the queue agree with the database, at the start and then again and again."""
     await every(every_s, "reconcile", caretaker.reconcile, observer)
+
+
+async def measure(meter: Meter, observer: Observer, *, every_s: float) -> None:
+    """Measures the lane for whoever scales it."""
+    await every(every_s, "measure", meter.measure, observer)
 
 
 async def prune(feed: FeedStore, observer: Observer, *, kept_s: float) -> None:

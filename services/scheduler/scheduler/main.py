@@ -18,7 +18,7 @@ from easel_kit.rpc.server import RpcServer, build_server
 from easel_kit.telemetry import serve_metrics
 from scheduler import loop
 from scheduler.observe import LoggingObserver
-from scheduler.ports import Observer, Spawn
+from scheduler.ports import Observer, Publisher, Spawn
 from scheduler.rpc.events import EventServicer
 from scheduler.rpc.jobs import JobServicer
 from scheduler.rpc.leases import LeaseServicer
@@ -29,6 +29,7 @@ from scheduler.service.feed import Feed
 from scheduler.service.hearing import Hearing
 from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
+from scheduler.service.load import Meter
 from scheduler.service.progress import ProgressPump
 from scheduler.service.recorder import Recorder
 from scheduler.service.reports import Reports
@@ -42,6 +43,7 @@ from scheduler.storage.bell import PostgresBell
 from scheduler.storage.events import PostgresFeed
 from scheduler.storage.jobs import PostgresJobs
 from scheduler.storage.leases import RedisLeases
+from scheduler.storage.load import PostgresLoad
 from scheduler.storage.queue import RedisLine
 from scheduler.storage.scripts import Scripts
 from scheduler.storage.signals import RedisSignals
@@ -66,6 +68,7 @@ class _Stores:
     jobs: PostgresJobs
     attempts: PostgresAttempts
     feed: PostgresFeed
+    load: PostgresLoad
     bell: PostgresBell
     line: RedisLine
     leases: RedisLeases
@@ -81,6 +84,7 @@ class _Uses:
     workers: Workers
     feed: Feed
     caretaker: Caretaker
+    meter: Meter
     recorder: Recorder
     pump: ProgressPump
     hearing: Hearing
@@ -160,6 +164,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:
             pool, lane=settings.lane, max_attempts=settings.max_attempts, ring=bell.ring
         ),
         feed=PostgresFeed(pool),
+        load=PostgresLoad(pool, lane=settings.lane),
         bell=bell,
         line=RedisLine(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
         leases=RedisLeases(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
@@ -229,9 +234,23 @@ def _build(
             clock=clock,
             lease_ttl_s=settings.lease_ttl_s,
         ),
+        meter=Meter(stores.load, stores.leases, stores.line, observer, _publisher(settings)),
         recorder=recorder,
         pump=pump,
         hearing=Hearing(dispatch, workers, watches),
+    )
+
+
+def _publisher(settings: Settings) -> Publisher | None:
+    if not settings.cloudwatch_namespace:
+        return None
+    from scheduler.clients.cloudwatch import CloudWatch  # noqa: PLC0415 (boto3 is slow to import)
+
+    return CloudWatch(
+        settings.cloudwatch_namespace,
+        lane=settings.lane,
+        region=settings.cloudwatch_region,
+        endpoint=settings.cloudwatch_endpoint_url,
     )
 
 
@@ -249,6 +268,7 @@ def _side_tasks(
         "positions": loop.every(
             settings.position_every_s, "positions", uses.watches.refresh_positions, observer
         ),
+        "measure": loop.measure(uses.meter, observer, every_s=settings.measure_every_s),
         "prune": loop.prune(stores.feed, observer, kept_s=settings.events_kept_s),
     }
 

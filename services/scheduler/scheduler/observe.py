@@ -1,9 +1,12 @@
 """What happens to jobs, told as logs in the job's own trace and as metrics.
 
-Labels are closed sets: the lane of this process, outcomes of the code.
+Labels are closed sets: the lane of this process, outcomes of the code, tiers of the plans, and
+models that some worker has.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -13,6 +16,7 @@ from easel_kit.telemetry import span
 from scheduler.domain.job import Job
 from scheduler.domain.lease import Claim, Outcome, Settled
 from scheduler.domain.line import Depth
+from scheduler.domain.load import Load, Reading
 from scheduler.domain.worker import Worker
 
 _log = get_logger(__name__)
@@ -30,6 +34,47 @@ _waiting = Gauge("easel_scheduler_waiting_jobs", "Jobs in line.", ["lane"])
 _running = Gauge("easel_scheduler_running_jobs", "Jobs under a lease.", ["lane"])
 _workers = Gauge("easel_scheduler_workers", "Connected workers.", ["lane"])
 _slots = Gauge("easel_scheduler_slots", "Attempts that connected workers can run.", ["lane"])
+_waiting_work = Gauge(
+    "easel_scheduler_waiting_work_seconds", "Work in line, in seconds of one slot.", ["lane"]
+)
+_oldest = Gauge(
+    "easel_scheduler_oldest_waiting_seconds", "Age of the job that waited longest.", ["lane"]
+)
+_busy = Gauge("easel_scheduler_busy_share", "Running jobs over slots, 0 to 1.", ["lane"])
+_backlog = Gauge(
+    "easel_scheduler_backlog_seconds_per_worker",
+    "Waiting work over workers times their measured rate: what autoscaling follows.",
+    ["lane"],
+)
+_by_model = {
+    "waiting": Gauge("easel_scheduler_model_waiting_jobs", "Jobs in line.", ["lane", "model"]),
+    "running": Gauge("easel_scheduler_model_running_jobs", "Jobs drawn.", ["lane", "model"]),
+    "workers": Gauge(
+        "easel_scheduler_model_workers", "Workers that can draw it.", ["lane", "model"]
+    ),
+    "waiting_s": Gauge(
+        "easel_scheduler_model_waiting_work_seconds",
+        "Work in line, in seconds of one slot.",
+        ["lane", "model"],
+    ),
+    "oldest_waiting_s": Gauge(
+        "easel_scheduler_model_oldest_waiting_seconds",
+        "Age of the job that waited longest.",
+        ["lane", "model"],
+    ),
+    "backlog_s": Gauge(
+        "easel_scheduler_model_backlog_seconds_per_worker",
+        "Waiting work over workers that can draw it times their measured rate.",
+        ["lane", "model"],
+    ),
+}
+_by_tier = {
+    "waiting": Gauge("easel_scheduler_tier_waiting_jobs", "Jobs in line.", ["lane", "tier"]),
+    "running": Gauge("easel_scheduler_tier_running_jobs", "Jobs drawn.", ["lane", "tier"]),
+    "waiting_users": Gauge(
+        "easel_scheduler_tier_waiting_users", "Users with a job in line.", ["lane", "tier"]
+    ),
+}
 _wait_s = Histogram(
     "easel_scheduler_wait_seconds",
     "Seconds from acceptance to a claim.",
@@ -50,6 +95,7 @@ class LoggingObserver:
     def __init__(self, lane: str) -> None:
         """`lane` labels every metric."""
         self._lane = lane
+        self._shown: set[tuple[Gauge, str]] = set()
 
     def queued(self, job: Job) -> None:
         """See `ports.Observer`."""
@@ -124,6 +170,31 @@ class LoggingObserver:
         _running.labels(self._lane).set(depth.running)
         _workers.labels(self._lane).set(depth.workers)
         _slots.labels(self._lane).set(depth.slots)
+
+    def measured(self, load: Load, readings: Sequence[Reading]) -> None:
+        """See `ports.Observer`. What is no longer there is no longer shown."""
+        for reading in readings:
+            if reading.model_key is None:
+                _waiting_work.labels(self._lane).set(reading.waiting_s)
+                _oldest.labels(self._lane).set(reading.oldest_waiting_s)
+                _busy.labels(self._lane).set(reading.busy_share)
+                _backlog.labels(self._lane).set(reading.backlog_s)
+        shown = [
+            (gauge, str(reading.model_key), getattr(reading, name))
+            for reading in readings
+            if reading.model_key is not None
+            for name, gauge in _by_model.items()
+        ] + [
+            (gauge, str(tier.priority), getattr(tier, name))
+            for tier in load.tiers
+            for name, gauge in _by_tier.items()
+        ]
+        for gauge, label, value in shown:
+            gauge.labels(self._lane, label).set(value)
+        now = {(gauge, label) for gauge, label, _ in shown}
+        for gauge, label in self._shown - now:
+            gauge.remove(self._lane, label)
+        self._shown = now
 
 
 def _ids(claim: Claim) -> dict[str, object]:

@@ -11,9 +11,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId
+from scheduler.domain.estimate import Pace
 from scheduler.domain.job import Cursor, Event, Job, JobState, Resolution, Submission
 from scheduler.domain.lease import Claim, Report, Settled
 from scheduler.domain.line import Admission, Depth, Live, Progress
+from scheduler.domain.load import Load, Reading
 from scheduler.domain.worker import Worker, WorkerStatus
 
 
@@ -100,6 +102,14 @@ class AttemptStore(Protocol):
 
     async def stop_requests(self, *, limit: int) -> list[JobId]:
         """Running jobs that were asked to stop."""
+        ...
+
+
+class LoadStore(Protocol):
+    """What is open, counted."""
+
+    async def load(self) -> Load:
+        """All open jobs of the lane."""
         ...
 
 
@@ -224,6 +234,10 @@ class Upkeep(Protocol):
         """How full the lane is."""
         ...
 
+    async def pace(self) -> Pace:
+        """How fast the lane works."""
+        ...
+
 
 class Registry(Protocol):
     """Who is connected."""
@@ -234,6 +248,14 @@ class Registry(Protocol):
 
     async def workers(self) -> list[WorkerStatus]:
         """All connected workers, by id."""
+        ...
+
+
+class Publisher(Protocol):
+    """A service outside that scales the lane."""
+
+    async def publish(self, readings: Sequence[Reading]) -> None:
+        """Tells it; what it does not hear is told newer the next time."""
         ...
 
 
@@ -306,6 +328,10 @@ class Observer(Protocol):
 
     def depth(self, depth: Depth) -> None:
         """How full the lane is now."""
+        ...
+
+    def measured(self, load: Load, readings: Sequence[Reading]) -> None:
+        """What waits, by tier, and the signals for scaling."""
         ...
 
 

@@ -51,6 +51,16 @@ class Settings(ServiceSettings):
     feed_recheck_s: float = Field(
         5.0, gt=0, le=600, description="The feed is read again after so long without a ring."
     )
+    measure_every_s: float = Field(
+        15.0, gt=0, le=600, description="How often the scaling signals are measured."
+    )
+    cloudwatch_namespace: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9._/#-][A-Za-z0-9._/#:-]{0,254})?$",
+        description="CloudWatch namespace that the scaling signals go to; empty: nowhere.",
+    )
+    cloudwatch_region: str = Field("", description="AWS region; empty: boto3's own choice.")
+    cloudwatch_endpoint_url: str = Field("", description="Another endpoint than Amazon's.")
     events_kept_s: float = Field(
         30 * 86_400.0, gt=0, description="Age at which events leave the feed."
     )

@@ -96,6 +96,14 @@ class RedisLine:
             )
         return [(int(place), JobId(job.decode())) for job, place in found]
 
+    async def pace(self) -> Pace:
+        """See `ports.Upkeep`."""
+        with redis_errors():
+            found: list[bytes | None] = await self._redis.hmget(  # type: ignore[assignment]
+                f"{self._scripts.prefix}pace", ["mean_ms", "per_cost", "slots"]
+            )
+        return _pace([value or b"0" for value in found])
+
     async def depth(self) -> Depth:
         """See `ports.Upkeep`."""
         prefix = self._scripts.prefix

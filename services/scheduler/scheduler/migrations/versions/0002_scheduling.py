@@ -19,8 +19,8 @@ STATEMENTS = (
     # where the user's jobs go; changes only while none is open
     "ALTER TABLE open_jobs ADD COLUMN home_lane text NOT NULL DEFAULT 'default'",
     "CREATE SEQUENCE fronts",
-    # Not CONCURRENTLY: it waits for every snapshot, so also for a second migrator that waits for the
-    # lock on migrations, and neither would go on.
+    # Not CONCURRENTLY: it waits for every snapshot, so also for a second migrator that waits for
+    # the lock on migrations, and neither would go on.
     """
     -- squawk-ignore require-concurrent-index-creation
     CREATE INDEX jobs_by_batch ON jobs (user_id, batch_id, place) WHERE batch_id IS NOT NULL
