@@ -1,21 +1,38 @@
 """Who is next: start-time fair queueing at two levels, in plain Python.
 
-The rules that `storage/lua` runs inside Redis, written for reading and as the oracle of its tests
-(Goyal, Vin and Cheng: Start-time Fair Queueing, SIGCOMM 1996). Tiers share by weight, users of a
-tier share evenly, a user's jobs keep their order. Tags are virtual time in cost (reference
-GPU-milliseconds) over weight; both implementations do the same arithmetic in the same order.
+The rules that `storage/lua` runs inside Redis, written for reading, for the simulator, and as the
+oracle of the scripts' tests (Goyal, Vin and Cheng: Start-time Fair Queueing, SIGCOMM 1996). Tiers
+share by weight, users of a tier share evenly, a user's jobs keep their order. Tags are virtual
+time in cost (reference GPU-milliseconds) over weight; both implementations do the same arithmetic
+in the same order. Every operation costs O((models + tiers) log n).
+
+Charges: a job that is handed out moves the tags of its user and tier by its estimated cost. When
+it ends, or is given back, they move by what it really cost (`domain.cost`) less what was charged,
+so that each end (success, failure, cancel, loss, requeue) leaves the user charged for what ran,
+as far as that is known. A refund never takes a tag below the virtual time of its level: nobody
+gets more credit than a newcomer. A tier is charged over the weight that came with the job's own
+user; two users may bring different weights for one priority while a plan changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from easel_kit.ids import JobId, ModelKey, UserId
+from scheduler.domain.cost import actual_cost, averaged
+from scheduler.domain.ranking import Ranking
 
 RETURN_CREDIT = 0.9
 """Part of its first job that a tier coming back from idling is given: enough to go next, too
 little to gain by idling."""
+
+AFFINITY_LEAD = 2.0
+"""How far a user with a loaded model may go before the one whose turn it is, in multiples of the
+passed-over job's cost. It bounds both the lead in virtual time, so that two users stay as close
+as before plus this, and the cost of all jobs that pass one user, so that a stream of newcomers
+cannot starve it: at least a third of a tier's service goes strictly in turn. Enough in practice,
+since a passed-over job waits for the next worker with its model, not for one machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +47,22 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job in line; a smaller `place` is earlier."""
+    """A job in line; among the jobs of its user a smaller `turn` is earlier."""
 
     job_id: JobId
     user_id: UserId
     model_key: ModelKey
     cost_ms: int
-    place: int
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Charge:
+    """What a running job has been charged, where, and over which weight."""
+
+    priority: int
+    weight: int
+    cost_ms: int
 
 
 @dataclass(slots=True)
@@ -46,15 +72,36 @@ class _User:
     finish: float = 0.0
     start: float | None = None
     """Start tag while in the tier's set: some job waits and fewer than the limit run."""
-    turn: int = 0
+    entry: int = 0
     """When it entered the set; decides between equal tags."""
-    waiting: dict[JobId, Waiting] = field(default_factory=dict)
-    running: dict[JobId, Waiting] = field(default_factory=dict)
+    passed: int = 0
+    """Cost of the jobs that passed it by since it entered or was last served."""
+    lines: dict[ModelKey, Ranking[JobId, tuple[int, JobId]]] = field(default_factory=dict)
+    running: dict[JobId, _Charge] = field(default_factory=dict)
 
-    def first(self, models: Collection[ModelKey] | None = None) -> Waiting | None:
-        """Its earliest job among those of `models`, or of all."""
-        jobs = [job for job in self.waiting.values() if models is None or job.model_key in models]
-        return min(jobs, key=lambda job: job.place, default=None)
+    def first(self, models: Collection[ModelKey]) -> JobId | None:
+        """Its earliest job among those of `models`."""
+        heads = [line.lowest() for model in models if (line := self.lines.get(model)) is not None]
+        found = min((head for head in heads if head is not None), default=None)
+        return found[1] if found else None
+
+
+@dataclass(slots=True)
+class _Tier:
+    priority: int
+    start: float | None = None
+    """Start tag while some user of it may start a job."""
+    finish: float = 0.0
+    virtual: float = 0.0
+    users: int = 0
+    """How many may start a job."""
+    lines: dict[ModelKey, Ranking[UserId, tuple[float, int]]] = field(default_factory=dict)
+    """Those users, by start tag, for each model that a job of theirs waits for."""
+
+    def heads(self, models: Collection[ModelKey]) -> list[tuple[tuple[float, int], UserId]]:
+        """For each model the user who comes first, in order."""
+        heads = [line.lowest() for model in models if (line := self.lines.get(model)) is not None]
+        return sorted(head for head in heads if head is not None)
 
 
 class FairQueue:
@@ -63,129 +110,253 @@ class FairQueue:
     def __init__(self) -> None:
         """An empty line."""
         self._users: dict[UserId, _User] = {}
+        self._tiers: dict[int, _Tier] = {}
         self._jobs: dict[JobId, Waiting] = {}
         self._virtual = 0.0
-        self._tier_start: dict[int, float] = {}
-        self._tier_finish: dict[int, float] = {}
-        self._tier_virtual: dict[int, float] = {}
-        self._turns = 0
+        self._entries = 0
+        self._ms_per_cost: float | None = None
 
     def admit(self, job: Waiting, share: Share) -> None:
         """Puts a job in line; a job that is known changes nothing but the user's share."""
         user = self._entitle(job.user_id, share)
         if job.job_id not in self._jobs:
             self._jobs[job.job_id] = job
-            user.waiting[job.job_id] = job
+            self._put(user, job)
         self._refresh(user)
 
-    def claim(self, models: Collection[ModelKey]) -> Waiting | None:
-        """Takes the next job that a worker with `models` can draw, and counts it as running."""
-        for priority in sorted(self._tier_start, key=lambda tier: (self._tier_start[tier], -tier)):
-            ready = [user for user in self._active(priority) if user.first(models) is not None]
-            if ready:
-                user = min(ready, key=lambda one: (one.start, one.turn))
-                job = user.first(models)
-                assert job is not None  # noqa: S101 (ready users have one)
-                self._dispatch(user, job)
+    def entitle(self, user_id: UserId, share: Share) -> None:
+        """Numbers of the user's plan hold at once, also for the waiting jobs; older ones never."""
+        self._refresh(self._entitle(user_id, share))
+
+    def prepend(self, turns: Mapping[JobId, int]) -> None:
+        """Gives jobs another turn among those of their user; unknown ones are no error."""
+        for job_id, turn in turns.items():
+            job = self._jobs.get(job_id)
+            if job is None:
+                continue
+            job = self._jobs[job_id] = replace(job, turn=turn)
+            user = self._users[job.user_id]
+            if job_id not in user.running:
+                user.lines[job.model_key].put(job_id, (turn, job_id))
+
+    def claim(
+        self, models: Collection[ModelKey], *, loaded: Collection[ModelKey] = ()
+    ) -> Waiting | None:
+        """Takes the next job that a worker with `models` can draw, and counts it as running.
+
+        Tiers by start tag, the higher priority first among equals; in the tier the user with the
+        lowest start tag who has such a job; of that user the earliest. Where that job's model is
+        not among the worker's `loaded` ones, a user whose next job's is may go first, within
+        `AFFINITY_LEAD`.
+        """
+        able = [tier for tier in self._tiers.values() if tier.start is not None]
+        for tier in sorted(able, key=lambda tier: (tier.start, -tier.priority)):
+            heads = tier.heads(models)
+            if heads:
+                due = self._users[heads[0][1]]
+                user, job = self._choose(tier, due, models, loaded)
+                self._dispatch(tier, due, user, job)
                 return job
         return None
 
-    def requeue(self, job_id: JobId) -> None:
-        """Puts a running job back at its old place."""
+    def requeue(self, job_id: JobId, *, done: float = 1.0) -> None:
+        """Puts a running job back at its old place; `done` of its steps, 0 to 1, had run."""
         job = self._jobs[job_id]
         user = self._users[job.user_id]
-        del user.running[job_id]
-        user.waiting[job_id] = job
+        self._settle(user, job, job.cost_ms * done)
+        self._put(user, job)
         self._refresh(user)
 
-    def remove(self, job_id: JobId) -> None:
-        """Forgets a job, waiting or running; an unknown one is no error."""
+    def remove(self, job_id: JobId, *, took_ms: int | None = None, done: float = 1.0) -> None:
+        """Forgets a job, waiting or running; an unknown one is no error.
+
+        See `domain.cost.actual_cost` for `took_ms` and `done` of one that runs.
+        """
         job = self._jobs.pop(job_id, None)
-        if job is not None:
-            user = self._users[job.user_id]
-            user.waiting.pop(job_id, None)
-            user.running.pop(job_id, None)
-            self._refresh(user)
+        if job is None:
+            return
+        user = self._users[job.user_id]
+        if job_id in user.running:
+            actual = actual_cost(
+                job.cost_ms, took_ms=took_ms, done=done, ms_per_cost=self._ms_per_cost
+            )
+            self._settle(user, job, actual)
+        else:
+            self._take(user, job)
+        if took_ms:
+            self._ms_per_cost = averaged(self._ms_per_cost, took_ms / job.cost_ms)
+        self._refresh(user)
 
     def hold(self, job_id: JobId) -> bool:
-        """Counts a waiting job as running outside its turn; False where the limit forbids it."""
+        """Counts a waiting job as running outside its turn; False where the limit forbids it.
+
+        It is charged when it ends.
+        """
         job = self._jobs[job_id]
         user = self._users[job.user_id]
         if len(user.running) >= user.share.max_running:
             return False
-        del user.waiting[job_id]
-        user.running[job_id] = job
+        self._take(user, job)
+        user.running[job_id] = _Charge(user.share.priority, user.share.weight, 0)
         self._refresh(user)
         return True
+
+    def restore(self, job: Waiting, share: Share) -> bool:
+        """Takes in an unknown job of which an attempt runs already; else as `hold`."""
+        user = self._entitle(job.user_id, share)
+        may_run = len(user.running) < user.share.max_running
+        if may_run:
+            self._jobs[job.job_id] = job
+            user.running[job.job_id] = _Charge(user.share.priority, user.share.weight, 0)
+        self._refresh(user)
+        return may_run
 
     def running(self, user_id: UserId) -> int:
         """How many of the user's jobs run."""
         return len(self._users[user_id].running)
 
     def waiting(self) -> list[JobId]:
-        """All jobs in line, in order of acceptance."""
-        jobs = [job for user in self._users.values() for job in user.waiting.values()]
-        return [job.job_id for job in sorted(jobs, key=lambda job: job.place)]
-
-    def _active(self, priority: int) -> list[_User]:
-        return [
-            user
-            for user in self._users.values()
-            if user.share.priority == priority and user.start is not None
+        """All jobs in line, by turn."""
+        jobs = [
+            job for job in self._jobs.values() if job.job_id not in self._users[job.user_id].running
         ]
+        return [job.job_id for job in sorted(jobs, key=lambda job: (job.turn, job.job_id))]
 
     def _entitle(self, user_id: UserId, share: Share) -> _User:
         user = self._users.get(user_id)
         if user is None:
             user = self._users[user_id] = _User(user_id, share)
+            self._tiers.setdefault(share.priority, _Tier(share.priority))
         elif share.version >= user.share.version:
             if share.priority != user.share.priority:
                 self._leave(user)
                 user.finish = 0.0  # tags of one tier say nothing in another
+                self._tiers.setdefault(share.priority, _Tier(share.priority))
             user.share = share
         return user
 
+    def _put(self, user: _User, job: Waiting) -> None:
+        line = user.lines.setdefault(job.model_key, Ranking())
+        line.put(job.job_id, (job.turn, job.job_id))
+        if user.start is not None:
+            self._rank(user, job.model_key)
+
+    def _take(self, user: _User, job: Waiting) -> None:
+        line = user.lines[job.model_key]
+        line.drop(job.job_id)
+        if not line:
+            del user.lines[job.model_key]
+            if user.start is not None:
+                self._unrank(user, job.model_key)
+
+    def _rank(self, user: _User, model: ModelKey) -> None:
+        line = self._tiers[user.share.priority].lines.setdefault(model, Ranking())
+        assert user.start is not None  # noqa: S101 (only users in the set are ranked)
+        line.put(user.id, (user.start, user.entry))
+
+    def _unrank(self, user: _User, model: ModelKey) -> None:
+        lines = self._tiers[user.share.priority].lines
+        lines[model].drop(user.id)
+        if not lines[model]:
+            del lines[model]
+
     def _refresh(self, user: _User) -> None:
-        ready = bool(user.waiting) and len(user.running) < user.share.max_running
+        ready = bool(user.lines) and len(user.running) < user.share.max_running
         if ready and user.start is None:
             self._enter(user)
         elif not ready:
             self._leave(user)
 
     def _enter(self, user: _User) -> None:
-        priority = user.share.priority
-        if priority not in self._tier_start:
-            first = user.first()
+        tier = self._tiers[user.share.priority]
+        if tier.start is None:
+            first = user.first(user.lines)
             assert first is not None  # noqa: S101 (only users with a waiting job enter)
-            credit = RETURN_CREDIT * first.cost_ms / user.share.weight
-            self._tier_start[priority] = max(
-                self._tier_finish.get(priority, 0.0), self._virtual - credit
-            )
-        self._turns += 1
-        user.turn = self._turns
-        user.start = max(user.finish, self._tier_virtual.get(priority, 0.0))
+            credit = RETURN_CREDIT * self._jobs[first].cost_ms / user.share.weight
+            tier.start = max(tier.finish, self._virtual - credit)
+        tier.users += 1
+        self._entries += 1
+        user.entry = self._entries
+        user.passed = 0
+        user.start = max(user.finish, tier.virtual)
+        for model in user.lines:
+            self._rank(user, model)
 
     def _leave(self, user: _User) -> None:
         if user.start is None:
             return
+        for model in user.lines:
+            self._unrank(user, model)
         user.start = None
-        if not self._active(user.share.priority):
-            del self._tier_start[user.share.priority]
+        tier = self._tiers[user.share.priority]
+        tier.users -= 1
+        if tier.users == 0:
+            tier.start = None
 
-    def _dispatch(self, user: _User, job: Waiting) -> None:
-        priority = user.share.priority
+    def _choose(
+        self,
+        tier: _Tier,
+        due: _User,
+        models: Collection[ModelKey],
+        loaded: Collection[ModelKey],
+    ) -> tuple[_User, Waiting]:
+        """The user to serve, and the job: `due`, or one with a loaded model within the lead."""
+        job = self._first(due, models)
+        loaded = [model for model in loaded if model in models]
+        if not loaded or job.model_key in loaded:
+            return due, job
+        lead = AFFINITY_LEAD * job.cost_ms
+        assert due.start is not None  # noqa: S101 (it is in the tier's set)
+        for (start, _), user_id in tier.heads(loaded):
+            if start > due.start + lead:
+                break
+            other = self._users[user_id]
+            theirs = self._first(other, models)
+            if theirs.model_key in loaded and due.passed + theirs.cost_ms <= lead:
+                due.passed += theirs.cost_ms
+                return other, theirs
+        return due, job
+
+    def _first(self, user: _User, models: Collection[ModelKey]) -> Waiting:
+        first = user.first(models)
+        assert first is not None  # noqa: S101 (a head of these models has a job of them)
+        return self._jobs[first]
+
+    def _dispatch(self, tier: _Tier, due: _User, user: _User, job: Waiting) -> None:
+        weight = user.share.weight
+        assert tier.start is not None  # noqa: S101 (it has a user who may start a job)
         # A tier that no asking worker could serve for a while does not collect credit meanwhile.
-        credit = RETURN_CREDIT * job.cost_ms / user.share.weight
-        tier_start = max(self._tier_start[priority], self._virtual - credit)
-        self._virtual = max(self._virtual, tier_start)
-        tier_finish = tier_start + job.cost_ms / user.share.weight
-        self._tier_start[priority] = self._tier_finish[priority] = tier_finish
+        start = max(tier.start, self._virtual - RETURN_CREDIT * job.cost_ms / weight)
+        self._virtual = max(self._virtual, start)
+        tier.start = tier.finish = start + job.cost_ms / weight
 
-        tier_virtual = self._tier_virtual.get(priority, 0.0)
-        start = max(user.start or 0.0, tier_virtual)
-        self._tier_virtual[priority] = start
-        user.start = user.finish = start + job.cost_ms
+        # The tier's time is that of the user whose turn it is, who loses nothing by waiting.
+        tier.virtual = max(tier.virtual, due.start or 0.0)
+        user.start = user.finish = max(user.start or 0.0, tier.virtual) + job.cost_ms
+        user.passed = 0
 
-        del user.waiting[job.job_id]
-        user.running[job.job_id] = job
+        self._take(user, job)
+        user.running[job.job_id] = _Charge(tier.priority, weight, job.cost_ms)
+        for model in user.lines:
+            self._rank(user, model)
         self._refresh(user)
+
+    def _settle(self, user: _User, job: Waiting, actual: float) -> None:
+        """The job no longer runs: charges what it cost instead of what it was charged."""
+        charge = user.running.pop(job.job_id)
+        change = actual - charge.cost_ms
+        tier = self._tiers[charge.priority]
+        tier.finish = _moved(tier.finish, change / charge.weight, self._virtual)
+        if tier.start is not None:
+            tier.start = _moved(tier.start, change / charge.weight, self._virtual)
+        if user.share.priority != charge.priority:
+            return
+        user.finish = _moved(user.finish, change, tier.virtual)
+        if user.start is not None:
+            user.start = _moved(user.start, change, tier.virtual)
+            for model in user.lines:
+                self._rank(user, model)
+
+
+def _moved(tag: float, change: float, virtual: float) -> float:
+    return max(tag + change, min(tag, virtual))
