@@ -8,7 +8,7 @@ from typing import Protocol
 
 from billing.domain.accounts import Account, AccountId, Period
 from billing.domain.feed import Applied, Cursor, Finding, JobEvent
-from billing.domain.holds import Hold, HoldOrder, JobReport, PlacedHold, Settled, Settlement
+from billing.domain.holds import Hold, HoldOrder, JobReport, PlacedHolds, Settled, Settlement
 from billing.domain.ledger import Line
 from billing.domain.plans import PlanVersion
 from easel_kit.ids import JobId, UserId
@@ -46,16 +46,18 @@ class Accounts(Protocol):
 class Holds(Protocol):
     """The holds and the bookings that belong to them."""
 
-    async def find(self, job_id: JobId) -> Hold | None:
-        """The job's hold or its tombstone."""
+    async def find(self, job_ids: Sequence[JobId]) -> Sequence[Hold]:
+        """The jobs' holds or their tombstones; a job without is left out."""
         ...
 
     async def of_user(self, user_id: UserId, job_ids: Sequence[JobId]) -> Sequence[Hold]:
         """The user's holds among those of the jobs."""
         ...
 
-    async def place(self, order: HoldOrder) -> PlacedHold | None:
-        """Reserves the amount; None, and nothing written, if the job has a hold or a tombstone.
+    async def place(self, orders: Sequence[HoldOrder]) -> PlacedHolds | None:
+        """Reserves all amounts; None, and nothing written, if a job has a hold or a tombstone.
+
+        All orders are of one account.
 
         Raises:
             InsufficientCredits: fewer are available; nothing is written.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,7 +14,14 @@ from billing.domain.plans import Catalogue, PlanVersion
 from billing.domain.pricing import Work
 from billing.ports import Accounts, EventFeed, Feed, Holds, JobResolver, Ledger
 from easel_kit.clock import Clock
-from easel_kit.errors import Conflict, Forbidden, Internal, InvalidState, NotFound
+from easel_kit.errors import (
+    Conflict,
+    DomainError,
+    Forbidden,
+    Internal,
+    InvalidState,
+    NotFound,
+)
 from easel_kit.ids import JobId, UserId, new_hold_id
 
 
@@ -64,49 +71,56 @@ class Billing:
         """
         return (await self.account(user_id)).plan.terms.price_of(work)
 
-    async def place_hold(
-        self, user_id: UserId, job_id: JobId, work: Work, traceparent: str
-    ) -> tuple[Hold, Account]:
-        """Reserves the price of a job; the account carries the balance after it.
+    async def place_holds(
+        self, user_id: UserId, works: Mapping[JobId, Work], traceparent: str
+    ) -> tuple[list[Hold], Account]:
+        """Reserves the prices of all jobs, or of none; the account carries the balance after it.
 
-        The same user and work are answered with the same hold, at the price of its placing.
+        The same user and work are answered with the same hold, at the price of its placing. Holds
+        are in the order of `works`.
 
         Raises:
-            Conflict: the job id has a hold of another user or for other work.
-            InvalidState: the hold was released by its caller; no job may run on it.
+            Conflict: a job id has a hold of another user or for other work.
+            InvalidState: a hold was released by its caller; no job may run on it.
             Forbidden: the work is beyond the user's plan.
-            InsufficientCredits: the price is more than is available; nothing is written.
+            InsufficientCredits: the prices are more than is available; nothing is written.
         """
         account = await self.account(user_id)
-        try:
-            millicredits = account.plan.terms.price_of(work)
-        except Forbidden:
-            # a plan that shrank meanwhile does not take back a hold
-            known = await self._holds.find(job_id)
-            if known is None:
-                raise
-            return _same(known, user_id, work), account
+        known: dict[JobId, Hold] = {}
+        while True:
+            new = {job_id: work for job_id, work in works.items() if job_id not in known}
+            refusal: DomainError = Internal("a hold has vanished")
+            try:
+                orders = [self._order(account, *job, traceparent) for job in new.items()]
+                placed = await self._holds.place(orders)
+            except Forbidden as forbidden:
+                # a plan that shrank meanwhile does not take back a hold
+                placed, refusal = None, forbidden
+            if placed is not None:
+                known |= {hold.job_id: hold for hold in placed.holds}
+                if placed.balance is not None:
+                    account = replace(account, balance=placed.balance)
+                return [known[job_id] for job_id in works], account
+            found = await self._holds.find(list(new))
+            if not found:
+                raise refusal
+            known |= {hold.job_id: _same(hold, user_id, works[hold.job_id]) for hold in found}
+
+    def _order(self, account: Account, job_id: JobId, work: Work, traceparent: str) -> HoldOrder:
         now = self._clock.now()
-        order = HoldOrder(
+        return HoldOrder(
             id=new_hold_id(),
             job_id=job_id,
             account_id=account.id,
-            user_id=user_id,
+            user_id=account.user_id,
             work=work,
-            millicredits=millicredits,
+            millicredits=account.plan.terms.price_of(work),
             plan_key=account.plan.key,
             plan_version=account.plan.version,
             traceparent=traceparent,
             placed_at=now,
             expires_at=now + self._hold_ttl,
         )
-        placed = await self._holds.place(order)
-        if placed is None:
-            known = await self._holds.find(job_id)
-            if known is None:
-                raise Internal("a hold has vanished")
-            return _same(known, user_id, work), account
-        return placed.hold, replace(account, balance=placed.balance)
 
     async def capture_hold(self, job_id: JobId, steps_done: int, steps_total: int) -> Hold:
         """Takes the price of the steps that ran and frees the rest; a hold that ended stays so.

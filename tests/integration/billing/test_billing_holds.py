@@ -260,3 +260,72 @@ async def test_a_hold_and_its_release_at_once_end_released(stack: BillingStack) 
     assert await stack.balance() == (FREE_GRANT, 0)
     assert await stack.sql("SELECT count(*) FROM holds WHERE state = 'released'") == 10
     assert await stack.breaches() == []
+
+
+async def test_a_batch_is_reserved_whole_or_not_at_all(stack: BillingStack) -> None:
+    jobs = [pb.JobWork(job_id=new_job_id(), work=work()) for _ in range(5)]
+    answer = await stack.rpc.PlaceHolds(pb.PlaceHoldsRequest(user_id=ALICE, jobs=jobs))
+    assert [hold.job_id for hold in answer.holds] == [job.job_id for job in jobs]
+    assert {hold.amount_millicredits for hold in answer.holds} == {PRICE}
+    assert answer.balance.held_millicredits == 5 * PRICE
+    assert answer.entitlements.plan.key == "free"
+    # one of these fits, three do not
+    large = [pb.JobWork(job_id=new_job_id(), work=work(steps=250, image_count=4)) for _ in range(3)]
+    with pytest.raises(InsufficientCredits) as refused:
+        await stack.rpc.PlaceHolds(pb.PlaceHoldsRequest(user_id=ALICE, jobs=large))
+    assert refused.value.needed_millicredits == 3 * 40_960
+    assert refused.value.available_millicredits == FREE_GRANT - 5 * PRICE
+    assert await stack.sql("SELECT count(*) FROM holds") == 5
+    assert await stack.balance() == (FREE_GRANT - 5 * PRICE, 5 * PRICE)
+    assert await stack.breaches() == []
+
+
+async def test_a_batch_again_is_the_same_and_may_have_grown(stack: BillingStack) -> None:
+    first = await stack.place()
+    other = pb.JobWork(job_id=new_job_id(), work=work(steps=20))
+    jobs = [other, pb.JobWork(job_id=first.hold.job_id, work=work())]
+    asked = pb.PlaceHoldsRequest(user_id=ALICE, jobs=jobs)
+    answer = await stack.rpc.PlaceHolds(asked)
+    assert answer.holds[1] == first.hold
+    assert (await stack.rpc.PlaceHolds(asked)).holds == answer.holds
+    assert await stack.sql("SELECT count(*) FROM holds") == 2
+    jobs[1].work.steps = 11
+    wrong = [pb.JobWork(job_id=new_job_id(), work=work()), *jobs]
+    with pytest.raises(Conflict):
+        await stack.rpc.PlaceHolds(pb.PlaceHoldsRequest(user_id=ALICE, jobs=wrong))
+    assert await stack.sql("SELECT count(*) FROM holds") == 2
+    released = await stack.rpc.ReleaseHolds(
+        pb.ReleaseHoldsRequest(job_ids=[job.job_id for job in jobs], reason="refused")
+    )
+    assert [hold.state for hold in released.holds] == [pb.HOLD_STATE_RELEASED] * 2
+    assert await stack.balance() == (FREE_GRANT, 0)
+    assert await stack.breaches() == []
+
+
+async def test_batches_that_share_jobs_in_any_order_meet_without_a_deadlock(
+    stack: BillingStack,
+) -> None:
+    jobs = [pb.JobWork(job_id=new_job_id(), work=work()) for _ in range(8)]
+    asked = [pb.PlaceHoldsRequest(user_id=ALICE, jobs=some) for some in (jobs, jobs[::-1]) * 4]
+    answers = await asyncio.gather(*(stack.rpc.PlaceHolds(one) for one in asked))
+    assert {hold.id for answer in answers for hold in answer.holds} == {
+        hold.id for hold in answers[0].holds
+    }
+    assert await stack.balance() == (FREE_GRANT - 8 * PRICE, 8 * PRICE)
+
+
+async def test_a_batch_is_checked_by_field(stack: BillingStack) -> None:
+    job = pb.JobWork(job_id=new_job_id(), work=work())
+    bad = pb.JobWork(job_id=new_job_id(), work=work(steps=0))
+    for jobs, field in (
+        ([], "jobs"),
+        ([job, job], "jobs"),
+        ([job, bad], "jobs.1.work.steps"),
+        ([job] * 501, "jobs"),
+        ([pb.JobWork(job_id="x", work=work())], "jobs.0.job_id"),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            await stack.rpc.PlaceHolds(pb.PlaceHoldsRequest(user_id=ALICE, jobs=jobs))
+        assert refused.value.field == field
+    with pytest.raises(InvalidInput, match="job_ids"):
+        await stack.rpc.ReleaseHolds(pb.ReleaseHoldsRequest())

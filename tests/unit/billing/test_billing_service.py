@@ -54,4 +54,4 @@ async def test_a_hold_that_is_neither_placed_nor_there_is_a_fault() -> None:
     clock = MovableClock()
     service = billing(clock, accounts=Answers(find=account(clock)), holds=Answers())
     with pytest.raises(Internal):
-        await service.place_hold(ALICE, new_job_id(), WORK, "")
+        await service.place_holds(ALICE, {new_job_id(): WORK}, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -55,11 +56,11 @@ class HoldOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedHold:
-    """A new hold and the balance after it."""
+class PlacedHolds:
+    """New holds, in the order asked for, and the balance after them; None where none was new."""
 
-    hold: Hold
-    balance: Balance
+    holds: Sequence[Hold]
+    balance: Balance | None
 
 
 @dataclass(frozen=True, slots=True)

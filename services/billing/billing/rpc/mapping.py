@@ -25,6 +25,7 @@ _MAX_SIDE_PX = 65_536
 _MAX_STEPS = 100_000
 _MAX_IMAGES = 1_000
 _MAX_HOLDS = 100
+_MAX_BATCH = 500
 _MAX_PAGE = 100
 _DEFAULT_PAGE = 20
 
@@ -35,21 +36,49 @@ _HOLD_STATES = {
 }
 
 
-def work_from(work: pb.Work) -> Work:
+def work_from(work: pb.Work, field: str = "work") -> Work:
     """Checks and types work.
 
     Raises:
         InvalidInput: names the field.
     """
     if not _MODEL_KEY.fullmatch(work.model_key):
-        raise InvalidInput("work.model_key", "must be a model key")
+        raise InvalidInput(f"{field}.model_key", "must be a model key")
     return Work(
         model_key=ModelKey(work.model_key),
-        width_px=_within("work.width_px", work.width_px, _MAX_SIDE_PX),
-        height_px=_within("work.height_px", work.height_px, _MAX_SIDE_PX),
-        steps=_within("work.steps", work.steps, _MAX_STEPS),
-        image_count=_within("work.image_count", work.image_count, _MAX_IMAGES),
+        width_px=_within(f"{field}.width_px", work.width_px, _MAX_SIDE_PX),
+        height_px=_within(f"{field}.height_px", work.height_px, _MAX_SIDE_PX),
+        steps=_within(f"{field}.steps", work.steps, _MAX_STEPS),
+        image_count=_within(f"{field}.image_count", work.image_count, _MAX_IMAGES),
     )
+
+
+def works_from(jobs: Sequence[pb.JobWork]) -> dict[JobId, Work]:
+    """Checks the work of a batch.
+
+    Raises:
+        InvalidInput: too few or many, a job twice, or a wrong field, named with its place.
+    """
+    if not 1 <= len(jobs) <= _MAX_BATCH:
+        raise InvalidInput("jobs", f"must be 1 to {_MAX_BATCH}")
+    works = {
+        job_id(job.job_id, f"jobs.{n}.job_id"): work_from(job.work, f"jobs.{n}.work")
+        for n, job in enumerate(jobs)
+    }
+    if len(works) < len(jobs):
+        raise InvalidInput("jobs", "must have an id of their own each")
+    return works
+
+
+def batch_from(texts: Sequence[str]) -> list[JobId]:
+    """Checks 1 to 500 job ids.
+
+    Raises:
+        InvalidInput: too few or many, or one is no job id.
+    """
+    if not 1 <= len(texts) <= _MAX_BATCH:
+        raise InvalidInput("job_ids", f"must be 1 to {_MAX_BATCH}")
+    return [job_id(text, "job_ids") for text in texts]
 
 
 def steps_from(request: pb.CaptureHoldRequest) -> tuple[int, int]:

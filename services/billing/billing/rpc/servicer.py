@@ -61,10 +61,30 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         del context
         user, job = _user(request.user_id), _job(request.job_id)
         work = mapping.work_from(request.work)
-        hold, account = await self._billing.place_hold(user, job, work, current_traceparent())
+        (hold,), account = await self._billing.place_holds(user, {job: work}, current_traceparent())
         _log.info("hold.placed", millicredits=hold.millicredits, state=hold.state.value)
         return pb.PlaceHoldResponse(
             hold=mapping.hold_to(hold),
+            entitlements=mapping.entitlements_to(account),
+            balance=mapping.balance_to(account),
+        )
+
+    async def PlaceHolds(  # noqa: N802
+        self, request: pb.PlaceHoldsRequest, context: Context
+    ) -> pb.PlaceHoldsResponse:
+        """Reserves the prices of a batch."""
+        del context
+        user, works = _user(request.user_id), mapping.works_from(request.jobs)
+        holds, account = await self._billing.place_holds(user, works, current_traceparent())
+        for hold in holds:
+            _log.info(
+                "hold.placed",
+                job_id=hold.job_id,
+                millicredits=hold.millicredits,
+                state=hold.state.value,
+            )
+        return pb.PlaceHoldsResponse(
+            holds=[mapping.hold_to(hold) for hold in holds],
             entitlements=mapping.entitlements_to(account),
             balance=mapping.balance_to(account),
         )
@@ -91,6 +111,18 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         hold = await self._billing.release_hold(job, reason)
         _log.info("hold.released", millicredits=hold.millicredits, state=hold.state.value)
         return pb.ReleaseHoldResponse(hold=mapping.hold_to(hold))
+
+    async def ReleaseHolds(  # noqa: N802
+        self, request: pb.ReleaseHoldsRequest, context: Context
+    ) -> pb.ReleaseHoldsResponse:
+        """Frees the holds of a batch."""
+        del context
+        jobs = mapping.batch_from(request.job_ids)
+        reason = mapping.reason_from(request.reason)
+        holds = [await self._billing.release_hold(job, reason) for job in jobs]
+        for hold in holds:
+            _log.info("hold.released", job_id=hold.job_id, millicredits=hold.millicredits)
+        return pb.ReleaseHoldsResponse(holds=[mapping.hold_to(hold) for hold in holds])
 
     async def GetHolds(  # noqa: N802
         self, request: pb.GetHoldsRequest, context: Context

@@ -9,8 +9,8 @@ from datetime import datetime
 import asyncpg
 
 from billing.domain import ledger
-from billing.domain.accounts import AccountId
-from billing.domain.holds import Hold, HoldOrder, HoldState, PlacedHold, Settled, Settlement
+from billing.domain.accounts import AccountId, Balance
+from billing.domain.holds import Hold, HoldOrder, HoldState, PlacedHolds, Settled, Settlement
 from billing.domain.pricing import Work
 from billing.storage.booking import allocation_of, book, book_surely, free_reserved, reserve
 from easel_kit.db import Connection, Pool, connection, transaction
@@ -24,7 +24,7 @@ SELECT h.id, h.job_id, h.account_id, p.user_id, h.model_key, h.width_px, h.heigh
 FROM holds h LEFT JOIN account_pii p ON p.account_id = h.account_id
 """
 
-_FIND = _SELECT + "WHERE h.job_id = $1"
+_FIND = _SELECT + "WHERE h.job_id = ANY ($1::text[])"
 
 _OF_USER = _SELECT + "WHERE h.job_id = ANY ($1::text[]) AND p.user_id = $2"
 
@@ -65,32 +65,33 @@ class PostgresHolds:
         """`pool` sees billing's schema."""
         self._pool = pool
 
-    async def find(self, job_id: JobId) -> Hold | None:
-        """The job's hold or its tombstone."""
+    async def find(self, job_ids: Sequence[JobId]) -> Sequence[Hold]:
+        """The jobs' holds or their tombstones; a job without is left out."""
         async with connection(self._pool) as lent:
-            return await find_hold(lent, job_id)
+            return [_hold(row) for row in await lent.fetch(_FIND, list(job_ids))]
 
     async def of_user(self, user_id: UserId, job_ids: Sequence[JobId]) -> Sequence[Hold]:
         """The user's holds among those of the jobs."""
         async with connection(self._pool) as lent:
             return [_hold(row) for row in await lent.fetch(_OF_USER, list(job_ids), user_id)]
 
-    async def place(self, order: HoldOrder) -> PlacedHold | None:
-        """Reserves the amount; None, and nothing written, if the job has a hold or a tombstone.
+    async def place(self, orders: Sequence[HoldOrder]) -> PlacedHolds | None:
+        """Reserves all amounts; None, and nothing written, if a job has a hold or a tombstone.
 
         Raises:
             InsufficientCredits: fewer are available; nothing is written.
         """
-        async with transaction(self._pool) as lent:
-            if not await _insert(lent, order):
-                return None
-            transfer = ledger.hold(order.account_id, order.job_id, order.work, order.millicredits)
-            balance = await book(lent, transfer, order.placed_at)
-            if balance is None:
-                available = await lent.fetchval(_AVAILABLE, order.account_id)
-                raise InsufficientCredits(order.millicredits, available)
-            await reserve(lent, order.account_id, order.job_id, order.millicredits)
-        return PlacedHold(_placed(order), balance)
+        balance = None
+        try:
+            async with transaction(self._pool) as lent:
+                reserved = 0
+                # by id: whoever places several meets everyone else in the same order
+                for order in sorted(orders, key=lambda one: one.job_id):
+                    balance = await _reserve_price(lent, order, orders, reserved)
+                    reserved += order.millicredits
+        except _KnownError:
+            return None
+        return PlacedHolds([_placed(order) for order in orders], balance)
 
     async def settle(self, job_id: JobId, settlement: Settlement, now: datetime) -> Settled | None:
         """Ends an open hold; one that has ended stays as it is. None: the job has no hold."""
@@ -118,9 +119,28 @@ class PostgresHolds:
             return [_hold(row) for row in await lent.fetch(_EXPIRED, now, limit)]
 
 
+class _KnownError(Exception):
+    """A job has a hold already: what was written for its neighbours goes too."""
+
+
+async def _reserve_price(
+    lent: Connection, order: HoldOrder, orders: Sequence[HoldOrder], reserved: int
+) -> Balance:
+    """One order of several, of which `reserved` millicredits were taken before it."""
+    if not await _insert(lent, order):
+        raise _KnownError
+    transfer = ledger.hold(order.account_id, order.job_id, order.work, order.millicredits)
+    balance = await book(lent, transfer, order.placed_at)
+    if balance is None:
+        left = await lent.fetchval(_AVAILABLE, order.account_id)
+        raise InsufficientCredits(sum(one.millicredits for one in orders), left + reserved)
+    await reserve(lent, order.account_id, order.job_id, order.millicredits)
+    return balance
+
+
 async def find_hold(lent: Connection, job_id: JobId) -> Hold | None:
-    """As `PostgresHolds.find`, on a connection of the caller."""
-    row = await lent.fetchrow(_FIND, job_id)
+    """The job's hold or its tombstone, on a connection of the caller."""
+    row = await lent.fetchrow(_FIND, [job_id])
     return None if row is None else _hold(row)
 
 

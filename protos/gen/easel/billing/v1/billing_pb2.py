@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x61sel/billing/v1/billing.proto\x12\x10\x65\x61sel.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n\x04Plan\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0bprice_cents\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x1c\n\x14monthly_millicredits\x18\x06 \x01(\x03\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x0e\n\x06weight\x18\x08 \x01(\x05\x12\x13\n\x0bmax_running\x18\t \x01(\x05\x12\x13\n\x0bmax_waiting\x18\n \x01(\x05\x12\x14\n\x0cqueue_time_s\x18\x0b \x01(\x05\x12\x12\n\nmax_pixels\x18\x0c \x01(\x03\x12\x12\n\nmax_images\x18\r \x01(\x05\x12\x1b\n\x13requests_per_minute\x18\x0e \x01(\x05\x12\x12\n\nmodel_keys\x18\x0f \x03(\t\"E\n\x0c\x45ntitlements\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12$\n\x04plan\x18\x02 \x01(\x0b\x32\x16.easel.billing.v1.Plan\"D\n\x07\x42\x61lance\x12\x1e\n\x16\x61vailable_millicredits\x18\x01 \x01(\x03\x12\x19\n\x11held_millicredits\x18\x02 \x01(\x03\"\xda\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x34\n\x0c\x65ntitlements\x18\x02 \x01(\x0b\x32\x1e.easel.billing.v1.Entitlements\x12*\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x19.easel.billing.v1.Balance\x12-\n\topened_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\trenews_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x04Work\x12\x11\n\tmodel_key\x18\x01 \x01(\t\x12\x10\n\x08width_px\x18\x02 \x01(\x05\x12\x11\n\theight_px\x18\x03 \x01(\x05\x12\r\n\x05steps\x18\x04 \x01(\x05\x12\x13\n\x0bimage_count\x18\x05 \x01(\x05\"\xba\x01\n\x04Hold\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.easel.billing.v1.HoldState\x12\x1b\n\x13\x61mount_millicredits\x18\x04 \x01(\x03\x12\x1d\n\x15\x63\x61ptured_millicredits\x18\x05 \x01(\x03\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x11GetAccountRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"@\n\x12GetAccountResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.easel.billing.v1.Account\")\n\x16GetEntitlementsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"O\n\x17GetEntitlementsResponse\x12\x34\n\x0c\x65ntitlements\x18\x01 \x01(\x0b\x32\x1e.easel.billing.v1.Entitlements\"E\n\x0cQuoteRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12$\n\x04work\x18\x02 \x01(\x0b\x32\x16.easel.billing.v1.Work\"%\n\rQuoteResponse\x12\x14\n\x0cmillicredits\x18\x01 \x01(\x03\"Y\n\x10PlaceHoldRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12$\n\x04work\x18\x03 \x01(\x0b\x32\x16.easel.billing.v1.Work\"\x9b\x01\n\x11PlaceHoldResponse\x12$\n\x04hold\x18\x01 \x01(\x0b\x32\x16.easel.billing.v1.Hold\x12\x34\n\x0c\x65ntitlements\x18\x02 \x01(\x0b\x32\x1e.easel.billing.v1.Entitlements\x12*\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x19.easel.billing.v1.Balance\"M\n\x12\x43\x61ptureHoldRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nsteps_done\x18\x02 \x01(\x05\x12\x13\n\x0bsteps_total\x18\x03 \x01(\x05\";\n\x13\x43\x61ptureHoldResponse\x12$\n\x04hold\x18\x01 \x01(\x0b\x32\x16.easel.billing.v1.Hold\"4\n\x12ReleaseHoldRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x13ReleaseHoldResponse\x12$\n\x04hold\x18\x01 \x01(\x0b\x32\x16.easel.billing.v1.Hold\"3\n\x0fGetHoldsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07job_ids\x18\x02 \x03(\t\"9\n\x10GetHoldsResponse\x12%\n\x05holds\x18\x01 \x03(\x0b\x32\x16.easel.billing.v1.Hold\"\xb9\x01\n\nLedgerLine\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\tbooked_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x11\n\treference\x18\x04 \x01(\t\x12\x14\n\x0cmillicredits\x18\x05 \x01(\x03\x12$\n\x1c\x61vailable_after_millicredits\x18\x06 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\"[\n\x11ListLedgerRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\t\"Z\n\x12ListLedgerResponse\x12+\n\x05lines\x18\x01 \x03(\x0b\x32\x1c.easel.billing.v1.LedgerLine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10ListPlansRequest\":\n\x11ListPlansResponse\x12%\n\x05plans\x18\x01 \x03(\x0b\x32\x16.easel.billing.v1.Plan\"6\n\x11\x43hangePlanRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08plan_key\x18\x02 \x01(\t\"@\n\x12\x43hangePlanResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.easel.billing.v1.Account*n\n\tHoldState\x12\x1a\n\x16HOLD_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fHOLD_STATE_OPEN\x10\x01\x12\x17\n\x13HOLD_STATE_CAPTURED\x10\x02\x12\x17\n\x13HOLD_STATE_RELEASED\x10\x03\x32\x84\x07\n\x0e\x42illingService\x12W\n\nGetAccount\x12#.easel.billing.v1.GetAccountRequest\x1a$.easel.billing.v1.GetAccountResponse\x12\x66\n\x0fGetEntitlements\x12(.easel.billing.v1.GetEntitlementsRequest\x1a).easel.billing.v1.GetEntitlementsResponse\x12H\n\x05Quote\x12\x1e.easel.billing.v1.QuoteRequest\x1a\x1f.easel.billing.v1.QuoteResponse\x12T\n\tPlaceHold\x12\".easel.billing.v1.PlaceHoldRequest\x1a#.easel.billing.v1.PlaceHoldResponse\x12Z\n\x0b\x43\x61ptureHold\x12$.easel.billing.v1.CaptureHoldRequest\x1a%.easel.billing.v1.CaptureHoldResponse\x12Z\n\x0bReleaseHold\x12$.easel.billing.v1.ReleaseHoldRequest\x1a%.easel.billing.v1.ReleaseHoldResponse\x12Q\n\x08GetHolds\x12!.easel.billing.v1.GetHoldsRequest\x1a\".easel.billing.v1.GetHoldsResponse\x12W\n\nListLedger\x12#.easel.billing.v1.ListLedgerRequest\x1a$.easel.billing.v1.ListLedgerResponse\x12T\n\tListPlans\x12\".easel.billing.v1.ListPlansRequest\x1a#.easel.billing.v1.ListPlansResponse\x12W\n\nChangePlan\x12#.easel.billing.v1.ChangePlanRequest\x1a$.easel.billing.v1.ChangePlanResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x61sel/billing/v1/billing.proto\x12\x10\x65\x61sel.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n\x04Plan\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0bprice_cents\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x1c\n\x14monthly_millicredits\x18\x06 \x01(\x03\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x0e\n\x06weight\x18\x08 \x01(\x05\x12\x13\n\x0bmax_running\x18\t \x01(\x05\x12\x13\n\x0bmax_waiting\x18\n \x01(\x05\x12\x14\n\x0cqueue_time_s\x18\x0b \x01(\x05\x12\x12\n\nmax_pixels\x18\x0c \x01(\x03\x12\x12\n\nmax_images\x18\r \x01(\x05\x12\x1b\n\x13requests_per_minute\x18\x0e \x01(\x05\x12\x12\n\nmodel_keys\x18\x0f \x03(\t\"E\n\x0c\x45ntitlements\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12$\n\x04plan\x18\x02 \x01(\x0b\x32\x16.easel.billing.v1.Plan\"D\n\x07\x42\x61lance\x12\x1e\n\x16\x61vailable_millicredits\x18\x01 \x01(\x03\x12\x19\n\x11held_millicredits\x18\x02 \x01(\x03\"\xda\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x34\n\x0c\x65ntitlements\x18\x02 \x01(\x0b\x32\x1e.easel.billing.v1.Entitlements\x12*\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x19.easel.billing.v1.Balance\x12-\n\topened_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\trenews_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x04Work\x12\x11\n\tmodel_key\x18\x01 \x01(\t\x12\x10\n\x08width_px\x18\x02 \x01(\x05\x12\x11\n\theight_px\x18\x03 \x01(\x05\x12\r\n\x05steps\x18\x04 \x01(\x05\x12\x13\n\x0bimage_count\x18\x05 \x01(\x05\"\xba\x01\n\x04Hold\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.easel.billing.v1.HoldState\x12\x1b\n\x13\x61mount_millicredits\x18\x04 \x01(\x03\x12\x1d\n\x15\x63\x61ptured_millicredits\x18\x05 \x01(\x03\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"$\n\x11GetAccountRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"@\n\x12GetAccountResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.easel.billing.v1.Account\")\n\x16GetEntitlementsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"O\n\x17GetEntitlementsResponse\x12\x34\n\x0c\x65ntitlements\x18\x01 \x01(\x0b\x32\x1e.easel.billing.v1.Entitlements\"E\n\x0cQuoteRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12$\n\x04work\x18\x02 \x01(\x0b\x32\x16.easel.billing.v1.Work\"%\n\rQuoteResponse\x12\x14\n\x0cmillicredits\x18\x01 \x01(\x03\"Y\n\x10PlaceHoldRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12$\n\x04work\x18\x03 \x01(\x0b\x32\x16.easel.billing.v1.Work\"\x9b\x01\n\x11PlaceHoldResponse\x12$\n\x04hold\x18\x01 \x01(\x0b\x32\x16.easel.billing.v1.Hold\x12\x34\n\x0c\x65ntitlements\x18\x02 \x01(\x0b\x32\x1e.easel.billing.v1.Entitlements\x12*\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x19.easel.billing.v1.Balance\"?\n\x07JobWork\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12$\n\x04work\x18\x02 \x01(\x0b\x32\x16.easel.billing.v1.Work\"M\n\x11PlaceHoldsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\'\n\x04jobs\x18\x02 \x03(\x0b\x32\x19.easel.billing.v1.JobWork\"\x9d\x01\n\x12PlaceHoldsResponse\x12%\n\x05holds\x18\x01 \x03(\x0b\x32\x16.easel.billing.v1.Hold\x12\x34\n\x0c\x65ntitlements\x18\x02 \x01(\x0b\x32\x1e.easel.billing.v1.Entitlements\x12*\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x19.easel.billing.v1.Balance\"M\n\x12\x43\x61ptureHoldRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nsteps_done\x18\x02 \x01(\x05\x12\x13\n\x0bsteps_total\x18\x03 \x01(\x05\";\n\x13\x43\x61ptureHoldResponse\x12$\n\x04hold\x18\x01 \x01(\x0b\x32\x16.easel.billing.v1.Hold\"4\n\x12ReleaseHoldRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x13ReleaseHoldResponse\x12$\n\x04hold\x18\x01 \x01(\x0b\x32\x16.easel.billing.v1.Hold\"6\n\x13ReleaseHoldsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x14ReleaseHoldsResponse\x12%\n\x05holds\x18\x01 \x03(\x0b\x32\x16.easel.billing.v1.Hold\"3\n\x0fGetHoldsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07job_ids\x18\x02 \x03(\t\"9\n\x10GetHoldsResponse\x12%\n\x05holds\x18\x01 \x03(\x0b\x32\x16.easel.billing.v1.Hold\"\xb9\x01\n\nLedgerLine\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\tbooked_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x11\n\treference\x18\x04 \x01(\t\x12\x14\n\x0cmillicredits\x18\x05 \x01(\x03\x12$\n\x1c\x61vailable_after_millicredits\x18\x06 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\"[\n\x11ListLedgerRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\t\"Z\n\x12ListLedgerResponse\x12+\n\x05lines\x18\x01 \x03(\x0b\x32\x1c.easel.billing.v1.LedgerLine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10ListPlansRequest\":\n\x11ListPlansResponse\x12%\n\x05plans\x18\x01 \x03(\x0b\x32\x16.easel.billing.v1.Plan\"6\n\x11\x43hangePlanRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08plan_key\x18\x02 \x01(\t\"@\n\x12\x43hangePlanResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.easel.billing.v1.Account*n\n\tHoldState\x12\x1a\n\x16HOLD_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fHOLD_STATE_OPEN\x10\x01\x12\x17\n\x13HOLD_STATE_CAPTURED\x10\x02\x12\x17\n\x13HOLD_STATE_RELEASED\x10\x03\x32\xbc\x08\n\x0e\x42illingService\x12W\n\nGetAccount\x12#.easel.billing.v1.GetAccountRequest\x1a$.easel.billing.v1.GetAccountResponse\x12\x66\n\x0fGetEntitlements\x12(.easel.billing.v1.GetEntitlementsRequest\x1a).easel.billing.v1.GetEntitlementsResponse\x12H\n\x05Quote\x12\x1e.easel.billing.v1.QuoteRequest\x1a\x1f.easel.billing.v1.QuoteResponse\x12T\n\tPlaceHold\x12\".easel.billing.v1.PlaceHoldRequest\x1a#.easel.billing.v1.PlaceHoldResponse\x12W\n\nPlaceHolds\x12#.easel.billing.v1.PlaceHoldsRequest\x1a$.easel.billing.v1.PlaceHoldsResponse\x12Z\n\x0b\x43\x61ptureHold\x12$.easel.billing.v1.CaptureHoldRequest\x1a%.easel.billing.v1.CaptureHoldResponse\x12Z\n\x0bReleaseHold\x12$.easel.billing.v1.ReleaseHoldRequest\x1a%.easel.billing.v1.ReleaseHoldResponse\x12]\n\x0cReleaseHolds\x12%.easel.billing.v1.ReleaseHoldsRequest\x1a&.easel.billing.v1.ReleaseHoldsResponse\x12Q\n\x08GetHolds\x12!.easel.billing.v1.GetHoldsRequest\x1a\".easel.billing.v1.GetHoldsResponse\x12W\n\nListLedger\x12#.easel.billing.v1.ListLedgerRequest\x1a$.easel.billing.v1.ListLedgerResponse\x12T\n\tListPlans\x12\".easel.billing.v1.ListPlansRequest\x1a#.easel.billing.v1.ListPlansResponse\x12W\n\nChangePlan\x12#.easel.billing.v1.ChangePlanRequest\x1a$.easel.billing.v1.ChangePlanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'easel.billing.v1.billing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HOLDSTATE']._serialized_start=2574
-  _globals['_HOLDSTATE']._serialized_end=2684
+  _globals['_HOLDSTATE']._serialized_start=2997
+  _globals['_HOLDSTATE']._serialized_end=3107
   _globals['_PLAN']._serialized_start=86
   _globals['_PLAN']._serialized_end=392
   _globals['_ENTITLEMENTS']._serialized_start=394
@@ -62,32 +62,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEHOLDREQUEST']._serialized_end=1472
   _globals['_PLACEHOLDRESPONSE']._serialized_start=1475
   _globals['_PLACEHOLDRESPONSE']._serialized_end=1630
-  _globals['_CAPTUREHOLDREQUEST']._serialized_start=1632
-  _globals['_CAPTUREHOLDREQUEST']._serialized_end=1709
-  _globals['_CAPTUREHOLDRESPONSE']._serialized_start=1711
-  _globals['_CAPTUREHOLDRESPONSE']._serialized_end=1770
-  _globals['_RELEASEHOLDREQUEST']._serialized_start=1772
-  _globals['_RELEASEHOLDREQUEST']._serialized_end=1824
-  _globals['_RELEASEHOLDRESPONSE']._serialized_start=1826
-  _globals['_RELEASEHOLDRESPONSE']._serialized_end=1885
-  _globals['_GETHOLDSREQUEST']._serialized_start=1887
-  _globals['_GETHOLDSREQUEST']._serialized_end=1938
-  _globals['_GETHOLDSRESPONSE']._serialized_start=1940
-  _globals['_GETHOLDSRESPONSE']._serialized_end=1997
-  _globals['_LEDGERLINE']._serialized_start=2000
-  _globals['_LEDGERLINE']._serialized_end=2185
-  _globals['_LISTLEDGERREQUEST']._serialized_start=2187
-  _globals['_LISTLEDGERREQUEST']._serialized_end=2278
-  _globals['_LISTLEDGERRESPONSE']._serialized_start=2280
-  _globals['_LISTLEDGERRESPONSE']._serialized_end=2370
-  _globals['_LISTPLANSREQUEST']._serialized_start=2372
-  _globals['_LISTPLANSREQUEST']._serialized_end=2390
-  _globals['_LISTPLANSRESPONSE']._serialized_start=2392
-  _globals['_LISTPLANSRESPONSE']._serialized_end=2450
-  _globals['_CHANGEPLANREQUEST']._serialized_start=2452
-  _globals['_CHANGEPLANREQUEST']._serialized_end=2506
-  _globals['_CHANGEPLANRESPONSE']._serialized_start=2508
-  _globals['_CHANGEPLANRESPONSE']._serialized_end=2572
-  _globals['_BILLINGSERVICE']._serialized_start=2687
-  _globals['_BILLINGSERVICE']._serialized_end=3587
+  _globals['_JOBWORK']._serialized_start=1632
+  _globals['_JOBWORK']._serialized_end=1695
+  _globals['_PLACEHOLDSREQUEST']._serialized_start=1697
+  _globals['_PLACEHOLDSREQUEST']._serialized_end=1774
+  _globals['_PLACEHOLDSRESPONSE']._serialized_start=1777
+  _globals['_PLACEHOLDSRESPONSE']._serialized_end=1934
+  _globals['_CAPTUREHOLDREQUEST']._serialized_start=1936
+  _globals['_CAPTUREHOLDREQUEST']._serialized_end=2013
+  _globals['_CAPTUREHOLDRESPONSE']._serialized_start=2015
+  _globals['_CAPTUREHOLDRESPONSE']._serialized_end=2074
+  _globals['_RELEASEHOLDREQUEST']._serialized_start=2076
+  _globals['_RELEASEHOLDREQUEST']._serialized_end=2128
+  _globals['_RELEASEHOLDRESPONSE']._serialized_start=2130
+  _globals['_RELEASEHOLDRESPONSE']._serialized_end=2189
+  _globals['_RELEASEHOLDSREQUEST']._serialized_start=2191
+  _globals['_RELEASEHOLDSREQUEST']._serialized_end=2245
+  _globals['_RELEASEHOLDSRESPONSE']._serialized_start=2247
+  _globals['_RELEASEHOLDSRESPONSE']._serialized_end=2308
+  _globals['_GETHOLDSREQUEST']._serialized_start=2310
+  _globals['_GETHOLDSREQUEST']._serialized_end=2361
+  _globals['_GETHOLDSRESPONSE']._serialized_start=2363
+  _globals['_GETHOLDSRESPONSE']._serialized_end=2420
+  _globals['_LEDGERLINE']._serialized_start=2423
+  _globals['_LEDGERLINE']._serialized_end=2608
+  _globals['_LISTLEDGERREQUEST']._serialized_start=2610
+  _globals['_LISTLEDGERREQUEST']._serialized_end=2701
+  _globals['_LISTLEDGERRESPONSE']._serialized_start=2703
+  _globals['_LISTLEDGERRESPONSE']._serialized_end=2793
+  _globals['_LISTPLANSREQUEST']._serialized_start=2795
+  _globals['_LISTPLANSREQUEST']._serialized_end=2813
+  _globals['_LISTPLANSRESPONSE']._serialized_start=2815
+  _globals['_LISTPLANSRESPONSE']._serialized_end=2873
+  _globals['_CHANGEPLANREQUEST']._serialized_start=2875
+  _globals['_CHANGEPLANREQUEST']._serialized_end=2929
+  _globals['_CHANGEPLANRESPONSE']._serialized_start=2931
+  _globals['_CHANGEPLANRESPONSE']._serialized_end=2995
+  _globals['_BILLINGSERVICE']._serialized_start=3110
+  _globals['_BILLINGSERVICE']._serialized_end=4194
 # @@protoc_insertion_point(module_scope)

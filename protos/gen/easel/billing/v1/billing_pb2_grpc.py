@@ -55,6 +55,11 @@ class BillingServiceStub:
                 request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldRequest.SerializeToString,
                 response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldResponse.FromString,
                 _registered_method=True)
+        self.PlaceHolds = channel.unary_unary(
+                '/easel.billing.v1.BillingService/PlaceHolds',
+                request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldsRequest.SerializeToString,
+                response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldsResponse.FromString,
+                _registered_method=True)
         self.CaptureHold = channel.unary_unary(
                 '/easel.billing.v1.BillingService/CaptureHold',
                 request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.CaptureHoldRequest.SerializeToString,
@@ -64,6 +69,11 @@ class BillingServiceStub:
                 '/easel.billing.v1.BillingService/ReleaseHold',
                 request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldRequest.SerializeToString,
                 response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldResponse.FromString,
+                _registered_method=True)
+        self.ReleaseHolds = channel.unary_unary(
+                '/easel.billing.v1.BillingService/ReleaseHolds',
+                request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldsRequest.SerializeToString,
+                response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldsResponse.FromString,
                 _registered_method=True)
         self.GetHolds = channel.unary_unary(
                 '/easel.billing.v1.BillingService/GetHolds',
@@ -121,6 +131,13 @@ class BillingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlaceHolds(self, request, context):
+        """As PlaceHold for all jobs of a batch: all of their prices are reserved, or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CaptureHold(self, request, context):
         """Takes the price of the steps that ran, frees the rest. Idempotent by job id.
         """
@@ -130,6 +147,13 @@ class BillingServiceServicer:
 
     def ReleaseHold(self, request, context):
         """Frees the whole hold. Idempotent by job id; a release before its hold bars that hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseHolds(self, request, context):
+        """As ReleaseHold for each of the jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +210,11 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldRequest.FromString,
                     response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldResponse.SerializeToString,
             ),
+            'PlaceHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceHolds,
+                    request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldsRequest.FromString,
+                    response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldsResponse.SerializeToString,
+            ),
             'CaptureHold': grpc.unary_unary_rpc_method_handler(
                     servicer.CaptureHold,
                     request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.CaptureHoldRequest.FromString,
@@ -195,6 +224,11 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.ReleaseHold,
                     request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldRequest.FromString,
                     response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldResponse.SerializeToString,
+            ),
+            'ReleaseHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseHolds,
+                    request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldsRequest.FromString,
+                    response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldsResponse.SerializeToString,
             ),
             'GetHolds': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHolds,
@@ -337,6 +371,33 @@ class BillingService:
             _registered_method=True)
 
     @staticmethod
+    def PlaceHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.billing.v1.BillingService/PlaceHolds',
+            easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldsRequest.SerializeToString,
+            easel_dot_billing_dot_v1_dot_billing__pb2.PlaceHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CaptureHold(request,
             target,
             options=(),
@@ -380,6 +441,33 @@ class BillingService:
             '/easel.billing.v1.BillingService/ReleaseHold',
             easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldRequest.SerializeToString,
             easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.billing.v1.BillingService/ReleaseHolds',
+            easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldsRequest.SerializeToString,
+            easel_dot_billing_dot_v1_dot_billing__pb2.ReleaseHoldsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,10 +29,14 @@ class BillingServiceStub:
     other work with ABORTED. Too few credits: FAILED_PRECONDITION, reason InsufficientCredits.
     Work beyond the plan (size, model, pictures): PERMISSION_DENIED.
     """
+    PlaceHolds: _aio.UnaryUnaryMultiCallable[_billing_pb2.PlaceHoldsRequest, _billing_pb2.PlaceHoldsResponse]
+    """As PlaceHold for all jobs of a batch: all of their prices are reserved, or none."""
     CaptureHold: _aio.UnaryUnaryMultiCallable[_billing_pb2.CaptureHoldRequest, _billing_pb2.CaptureHoldResponse]
     """Takes the price of the steps that ran, frees the rest. Idempotent by job id."""
     ReleaseHold: _aio.UnaryUnaryMultiCallable[_billing_pb2.ReleaseHoldRequest, _billing_pb2.ReleaseHoldResponse]
     """Frees the whole hold. Idempotent by job id; a release before its hold bars that hold."""
+    ReleaseHolds: _aio.UnaryUnaryMultiCallable[_billing_pb2.ReleaseHoldsRequest, _billing_pb2.ReleaseHoldsResponse]
+    """As ReleaseHold for each of the jobs."""
     GetHolds: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetHoldsRequest, _billing_pb2.GetHoldsResponse]
     """The user's holds of these jobs; a job without one, or someone else's, is left out."""
     ListLedger: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListLedgerRequest, _billing_pb2.ListLedgerResponse]
@@ -81,6 +85,14 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PlaceHolds(
+        self,
+        request: _billing_pb2.PlaceHoldsRequest,
+        context: _aio.ServicerContext[_billing_pb2.PlaceHoldsRequest, _abc.Awaitable[_billing_pb2.PlaceHoldsResponse]],
+    ) -> _abc.Awaitable[_billing_pb2.PlaceHoldsResponse]:
+        """As PlaceHold for all jobs of a batch: all of their prices are reserved, or none."""
+
+    @_abc_1.abstractmethod
     def CaptureHold(
         self,
         request: _billing_pb2.CaptureHoldRequest,
@@ -95,6 +107,14 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_billing_pb2.ReleaseHoldRequest, _abc.Awaitable[_billing_pb2.ReleaseHoldResponse]],
     ) -> _abc.Awaitable[_billing_pb2.ReleaseHoldResponse]:
         """Frees the whole hold. Idempotent by job id; a release before its hold bars that hold."""
+
+    @_abc_1.abstractmethod
+    def ReleaseHolds(
+        self,
+        request: _billing_pb2.ReleaseHoldsRequest,
+        context: _aio.ServicerContext[_billing_pb2.ReleaseHoldsRequest, _abc.Awaitable[_billing_pb2.ReleaseHoldsResponse]],
+    ) -> _abc.Awaitable[_billing_pb2.ReleaseHoldsResponse]:
+        """As ReleaseHold for each of the jobs."""
 
     @_abc_1.abstractmethod
     def GetHolds(
