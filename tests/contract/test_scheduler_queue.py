@@ -320,3 +320,18 @@ async def test_where_jobs_stand(queue: Queue) -> None:
     await queue.line.remove([first.job_id], by=claim.attempt_id, took_ms=400)
     (waiting,) = (await queue.line.live([second.job_id])).values()
     assert waiting.eta_s == pytest.approx(0.4)
+
+
+async def test_a_worker_that_is_told_to_drain_shows_it_until_it_leaves(queue: Queue) -> None:
+    with pytest.raises(NotFound):
+        await queue.registry.drain(W)
+    await queue.leases.join(worker())
+    await queue.registry.drain(W)
+    await queue.leases.join(worker(session="next"))
+    await queue.upkeep.remind()
+    assert [one.worker.draining for one in await queue.registry.workers()] == [True]
+    await queue.leases.update(replace(worker(session="next"), draining=True))
+    assert [one.worker.draining for one in await queue.registry.workers()] == [True]
+    await queue.leases.leave(W, "next")
+    await queue.leases.join(worker())
+    assert [one.worker.draining for one in await queue.registry.workers()] == [False]

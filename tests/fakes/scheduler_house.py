@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId, new_job_id
 from scheduler.domain.job import Entitlements, Generation, Job, NewJob, Submission
 from scheduler.domain.lease import Ended, Outcome
-from scheduler.domain.stream import Acknowledged, Assign, Stop, ToWorker, Welcome
+from scheduler.domain.stream import (
+    Acknowledged,
+    Assign,
+    Drain,
+    Park,
+    Resume,
+    Stop,
+    ToWorker,
+    Welcome,
+)
 from scheduler.domain.worker import Model, ModelDefaults, Worker
 from scheduler.service.assign import Assigner
 from scheduler.service.dispatch import Dispatch
@@ -33,7 +42,7 @@ ALICE = UserId("alice")
 LEASE_S = 15.0
 _PATIENCE_S = 5.0
 _Found = TypeVar("_Found")
-_Message = TypeVar("_Message", Welcome, Assign, Stop, Acknowledged)
+_Message = TypeVar("_Message", Welcome, Assign, Stop, Drain, Park, Resume, Acknowledged)
 
 
 def model(key: str = "m") -> Model:

@@ -17,6 +17,7 @@ from scheduler.domain.lease import (
 )
 from scheduler.domain.line import Admission, Depth, Live, Progress
 from scheduler.domain.policy import FairQueue, Waiting
+from scheduler.domain.stream import Control, Drain, Stop
 from scheduler.domain.worker import Worker, WorkerStatus
 from scheduler.ports import SignalHandler
 from tests.fakes.scheduler_store import MovableClock
@@ -37,14 +38,14 @@ class _Silent:
     """Hears nothing."""
 
     wakes: list[ModelKey] = field(default_factory=list)
-    stops: list[tuple[WorkerId, AttemptId]] = field(default_factory=list)
+    orders: list[tuple[WorkerId, Control]] = field(default_factory=list)
     changes: list[tuple[JobId, Progress | None]] = field(default_factory=list)
 
     def on_wake(self, model_key: ModelKey) -> None:
         self.wakes.append(model_key)
 
-    def on_stop(self, worker_id: WorkerId, attempt_id: AttemptId) -> None:
-        self.stops.append((worker_id, attempt_id))
+    def on_control(self, worker_id: WorkerId, message: Control) -> None:
+        self.orders.append((worker_id, message))
 
     def on_job(self, job_id: JobId, progress: Progress | None) -> None:
         self.changes.append((job_id, progress))
@@ -74,6 +75,7 @@ class MemoryQueue:
         self._entries: dict[JobId, _Entry] = {}
         self._gone: set[JobId] = set()
         self._workers: dict[WorkerId, Worker] = {}
+        self._told_to_drain: set[WorkerId] = set()
         self._pace = Pace()
 
     def _reach(self) -> None:
@@ -86,6 +88,9 @@ class MemoryQueue:
     def _wake(self) -> None:
         for model in {self._entries[one].admission.model_key for one in self._policy.waiting()}:
             self.handler.on_wake(model)
+
+    def _tell(self, claim: Claim, message: Control) -> None:
+        self.handler.on_control(claim.worker_id, message)
 
     # --- Line
 
@@ -131,7 +136,7 @@ class MemoryQueue:
             if entry is not None:
                 self._policy.remove(job_id)
                 if entry.claim is not None and entry.claim.attempt_id != by:
-                    self.handler.on_stop(entry.claim.worker_id, entry.claim.attempt_id)
+                    self._tell(entry.claim, Stop(entry.claim.attempt_id))
                 if took_ms:
                     self._pace = Pace(took_ms, took_ms / entry.admission.cost_ms, 0)
             self.handler.on_job(job_id, None)
@@ -141,7 +146,7 @@ class MemoryQueue:
         """See `ports.Line`."""
         self._reach()
         if stop:
-            self.handler.on_stop(claim.worker_id, claim.attempt_id)
+            self._tell(claim, Stop(claim.attempt_id))
         entry = self._entries.get(claim.job_id)
         if entry is None or entry.claim is None or entry.claim.attempt_id != claim.attempt_id:
             return False
@@ -157,7 +162,7 @@ class MemoryQueue:
         entry = self._entries.get(job_id)
         if entry is None or entry.claim is None:
             return False
-        self.handler.on_stop(entry.claim.worker_id, entry.claim.attempt_id)
+        self._tell(entry.claim, Stop(entry.claim.attempt_id))
         return True
 
     async def live(self, job_ids: Collection[JobId]) -> dict[JobId, Live]:
@@ -224,6 +229,7 @@ class MemoryQueue:
         except NotFound:
             pass
         self._workers.pop(worker_id, None)
+        self._told_to_drain.discard(worker_id)
         self._version += 1
         return self._held(worker_id)
 
@@ -338,6 +344,13 @@ class MemoryQueue:
         self._reach()
         return replace(self._pace, slots=sum(worker.slots for worker in self._workers.values()))
 
+    async def remind(self) -> None:
+        """See `ports.Upkeep`."""
+        self._reach()
+        for worker_id in self._told_to_drain:
+            if not self._workers[worker_id].draining:
+                self.handler.on_control(worker_id, Drain())
+
     # --- Registry
 
     async def catalogue_version(self) -> str:
@@ -349,5 +362,17 @@ class MemoryQueue:
         """See `ports.Registry`."""
         self._reach()
         return [
-            WorkerStatus(self._workers[one], len(self._held(one))) for one in sorted(self._workers)
+            WorkerStatus(self._shown(self._workers[one]), len(self._held(one)))
+            for one in sorted(self._workers)
         ]
+
+    def _shown(self, worker: Worker) -> Worker:
+        return replace(worker, draining=worker.draining or worker.id in self._told_to_drain)
+
+    async def drain(self, worker_id: WorkerId) -> None:
+        """See `ports.Registry`."""
+        self._reach()
+        if worker_id not in self._workers:
+            raise NotFound("worker", worker_id)
+        self._told_to_drain.add(worker_id)
+        self.handler.on_control(worker_id, Drain())

@@ -16,6 +16,7 @@ from scheduler.domain.job import Cursor, Event, Job, JobState, Resolution, Submi
 from scheduler.domain.lease import Claim, Report, Settled
 from scheduler.domain.line import Admission, Depth, Live, Progress
 from scheduler.domain.load import Load, Reading
+from scheduler.domain.stream import Control
 from scheduler.domain.worker import Worker, WorkerStatus
 
 
@@ -238,6 +239,10 @@ class Upkeep(Protocol):
         """How fast the lane works."""
         ...
 
+    async def remind(self) -> None:
+        """Says again to workers what they were told and have not answered."""
+        ...
+
 
 class Registry(Protocol):
     """Who is connected."""
@@ -248,6 +253,14 @@ class Registry(Protocol):
 
     async def workers(self) -> list[WorkerStatus]:
         """All connected workers, by id."""
+        ...
+
+    async def drain(self, worker_id: WorkerId) -> None:
+        """Has the worker told to drain, and again until it says so; kept while it is connected.
+
+        Raises:
+            NotFound: no such worker is connected.
+        """
         ...
 
 
@@ -266,8 +279,8 @@ class SignalHandler(Protocol):
         """A job of this model may be claimed."""
         ...
 
-    def on_stop(self, worker_id: WorkerId, attempt_id: AttemptId) -> None:
-        """The attempt is to stop."""
+    def on_control(self, worker_id: WorkerId, message: Control) -> None:
+        """The worker is to be told this; maybe again."""
         ...
 
     def on_job(self, job_id: JobId, progress: Progress | None) -> None:

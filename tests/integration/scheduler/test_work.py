@@ -10,6 +10,7 @@ import pytest
 from easel.scheduler.v1 import jobs_pb2
 from easel.scheduler.v1 import lease_pb2 as lease
 from easel.scheduler.v1.lease_pb2_grpc import LeaseServiceStub
+from easel_kit.errors import InvalidInput, NotFound
 from easel_kit.ids import new_attempt_id
 from tests.fakes.scheduler_stack import (
     ALICE,
@@ -128,6 +129,26 @@ async def test_a_draining_worker_gets_nothing_and_says_so(stack: SchedulerStack)
         assert listed.draining
         await worker.takes(1)
         await worker.is_assigned()
+
+
+async def test_an_operator_drains_a_worker(stack: SchedulerStack) -> None:
+    await stack.submit()
+    async with stack.worker(slots=2) as worker:
+        assigned = await worker.is_assigned()
+        await stack.jobs.DrainWorker(jobs_pb2.DrainWorkerRequest(worker_id="worker-1"))
+        await worker.hears("drain")
+        await stack.submit()
+        await worker.takes(1)
+        await worker.hears_nothing()
+        (listed,) = (await stack.jobs.ListWorkers(jobs_pb2.ListWorkersRequest())).workers
+        assert listed.draining
+        assert (await worker.finishes(assigned)).accepted
+        await worker.takes(0, draining=True)
+        await worker.ends()
+    with pytest.raises(NotFound):
+        await stack.jobs.DrainWorker(jobs_pb2.DrainWorkerRequest(worker_id="nobody"))
+    with pytest.raises(InvalidInput):
+        await stack.jobs.DrainWorker(jobs_pb2.DrainWorkerRequest(worker_id="no name"))
 
 
 async def test_the_job_of_a_dead_worker_goes_to_another(stack: SchedulerStack) -> None:

@@ -11,7 +11,7 @@ from easel_kit.errors import Conflict, DependencyDown, Internal, Overloaded
 from easel_kit.ids import WorkerId, new_attempt_id, new_job_id
 from scheduler.domain.job import JobState
 from scheduler.domain.lease import Ended, Outcome
-from scheduler.domain.stream import Acknowledged, Assign, Stop, Welcome
+from scheduler.domain.stream import Acknowledged, Assign, Drain, Stop, Welcome
 from scheduler.service import session as session_module
 from tests.fakes.scheduler_house import ALICE, LEASE_S, House, model
 
@@ -403,8 +403,8 @@ async def test_a_worker_without_models_gets_nothing(house: House) -> None:
 async def test_signals_for_others_are_not_ours(house: House) -> None:
     worker = await house.worker()
     await worker.hears(Welcome)
-    house.workers.stop(WorkerId("elsewhere"), new_attempt_id())
-    house.workers.stop(WorkerId("w"), new_attempt_id())
+    house.workers.tell(WorkerId("elsewhere"), Stop(new_attempt_id()))
+    house.workers.tell(WorkerId("w"), Stop(new_attempt_id()))
     house.queue.handler.on_connected()
     await worker.hears_nothing()
 
@@ -479,3 +479,21 @@ async def test_an_attempt_that_another_worker_has_is_not_kept(house: House) -> N
     assert claim.job_id == job.id  # and the database has not heard of it yet
     back = await house.worker("first", held=(assigned.claim.attempt_id,), offer=False)
     assert (await back.hears(Welcome)).kept == ()
+
+
+async def test_a_worker_is_told_to_drain_once_and_again_on_its_next_stream(house: House) -> None:
+    worker = await house.worker()
+    await worker.hears(Welcome)
+    await house.jobs.drain(worker.session.worker.id)
+    await worker.hears(Drain)
+    await house.caretaker.remind()  # it has not said so yet, but has been told
+    await house.submit()
+    worker.session.offer(1)
+    await worker.hears_nothing()
+    back = await house.worker()
+    await back.hears(Assign)  # a moment too early: the worker hands such work back
+    await house.caretaker.remind()
+    await back.hears(Drain)
+    await house.workers.change(back.session, draining=True)
+    (status,) = await house.jobs.workers()
+    assert status.worker.draining

@@ -35,6 +35,25 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Take no new work, finish or hand back what runs, and leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Set the attempt aside at its next step boundary; its slot is for other work."""
+
+    attempt_id: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on with a parked attempt, also when no slot is free."""
+
+    attempt_id: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """The report is durable, or no longer wanted."""
 
@@ -42,4 +61,7 @@ class Acknowledged:
     accepted: bool
 
 
-ToWorker = Welcome | Assign | Stop | Acknowledged
+Control = Stop | Drain | Park | Resume
+"""What the queue or an operator has a worker told, on whichever replica its stream is."""
+
+ToWorker = Welcome | Assign | Control | Acknowledged

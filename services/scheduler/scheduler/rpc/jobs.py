@@ -114,3 +114,12 @@ class JobServicer(JobServiceServicer):
         return jobs_pb2.ListWorkersResponse(
             workers=[mapping.worker_to_wire(one) for one in workers]
         )
+
+    async def DrainWorker(  # noqa: N802
+        self, request: jobs_pb2.DrainWorkerRequest, context: _Context
+    ) -> jobs_pb2.DrainWorkerResponse:
+        """Has a worker told to drain."""
+        del context
+        bind_contextvars(worker_id=request.worker_id)
+        await self._jobs.drain(mapping.worker_id(request.worker_id))
+        return jobs_pb2.DrainWorkerResponse()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from easel.common.v1 import generation_pb2, model_pb2
 from easel.scheduler.v1 import lease_pb2
 from easel_kit import ids
 from easel_kit.errors import InvalidInput
-from easel_kit.ids import AttemptId, WorkerId
+from easel_kit.ids import AttemptId
 from scheduler.domain.job import Image, JobError
 from scheduler.domain.lease import Ended, Outcome
-from scheduler.domain.stream import Acknowledged, Assign, Stop, ToWorker, Welcome
+from scheduler.domain.stream import (
+    Acknowledged,
+    Assign,
+    Control,
+    Drain,
+    Park,
+    Resume,
+    Stop,
+    ToWorker,
+    Welcome,
+)
 from scheduler.domain.worker import Model, ModelDefaults, Worker
-from scheduler.rpc.mapping import generation_to_wire, model_key, text, within
+from scheduler.rpc.mapping import generation_to_wire, model_key, text, within, worker_id
 
 _MAX_HELD = 1_000
 _MAX_MODELS = 500
@@ -26,7 +35,6 @@ _MAX_WARNINGS = 20
 _MAX_INT32 = 2**31 - 1
 _MAX_INT64 = 2**63 - 1
 _DAY_MS = 24 * 3600 * 1000
-_WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 _KINDS = {
     lease_pb2.FAILURE_KIND_CALLER: Outcome.REFUSED,
@@ -41,14 +49,12 @@ def worker(hello: lease_pb2.Hello, session: str, lane: str) -> tuple[Worker, lis
     Raises:
         InvalidInput: names the first field that is wrong.
     """
-    if not _WORKER_ID.fullmatch(hello.worker_id):
-        raise InvalidInput("hello.worker_id", "must be 1 to 128 letters, digits or ._:/-")
     if (hello.lane or "default") != lane:
         raise InvalidInput("hello.lane", f"must be {lane}: no other lane is served here")
     within(len(hello.held_attempt_ids), 0, _MAX_HELD, "hello.held_attempt_ids")
     held = [ids.attempt_id(held, "hello.held_attempt_ids") for held in hello.held_attempt_ids]
     return Worker(
-        id=WorkerId(hello.worker_id),
+        id=worker_id(hello.worker_id, "hello.worker_id"),
         session=session,
         address=text(hello.address, 0, _MAX_NAME, "hello.address"),
         device=text(hello.device, 0, _MAX_NAME, "hello.device"),
@@ -191,9 +197,22 @@ def to_wire(message: ToWorker) -> lease_pb2.WorkResponse:
                     traceparent=job.traceparent,
                 )
             )
-        case Stop(attempt_id):
-            return response(cancel=lease_pb2.Cancel(attempt_id=attempt_id))
         case Acknowledged(attempt_id, accepted):
             return response(
                 acknowledged=lease_pb2.Acknowledged(attempt_id=attempt_id, accepted=accepted)
             )
+        case _:
+            return _control_to_wire(message)
+
+
+def _control_to_wire(message: Control) -> lease_pb2.WorkResponse:
+    response = lease_pb2.WorkResponse
+    match message:
+        case Stop(attempt_id):
+            return response(cancel=lease_pb2.Cancel(attempt_id=attempt_id))
+        case Drain():
+            return response(drain=lease_pb2.Drain())
+        case Park(attempt_id):
+            return response(park=lease_pb2.Park(attempt_id=attempt_id))
+        case Resume(attempt_id):
+            return response(resume=lease_pb2.Resume(attempt_id=attempt_id))

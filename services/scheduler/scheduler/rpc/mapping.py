@@ -12,7 +12,7 @@ from easel.common.v1 import generation_pb2, model_pb2
 from easel.scheduler.v1 import events_pb2, jobs_pb2
 from easel_kit import ids
 from easel_kit.errors import InvalidInput
-from easel_kit.ids import ModelKey
+from easel_kit.ids import ModelKey, WorkerId
 from scheduler.domain.job import (
     Cursor,
     Entitlements,
@@ -40,6 +40,7 @@ _MAX_INT32 = 2**31 - 1
 _MAX_INT64 = 2**63 - 1
 _SIDE_STEP_PX = 8
 _PAGE_SIZE, _MAX_PAGE_SIZE = 20, 100
+_WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@:+-]{0,199}")
 
 _STATES = {
@@ -316,6 +317,17 @@ def model_to_wire(model: Model) -> model_pb2.Model:
         loaded=model.loaded,
         unavailable_reason=model.unavailable_reason,
     )
+
+
+def worker_id(value: str, field: str = "worker_id") -> WorkerId:
+    """A worker's name.
+
+    Raises:
+        InvalidInput: it cannot be one.
+    """
+    if not _WORKER_ID.fullmatch(value):
+        raise InvalidInput(field, "must be 1 to 128 letters, digits or ._:/-")
+    return WorkerId(value)
 
 
 def worker_to_wire(status: WorkerStatus) -> jobs_pb2.Worker:

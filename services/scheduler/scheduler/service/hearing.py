@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from easel_kit.ids import AttemptId, JobId, ModelKey, WorkerId
+from easel_kit.ids import JobId, ModelKey, WorkerId
 from scheduler.domain.line import Progress
+from scheduler.domain.stream import Control
 from scheduler.service.dispatch import Dispatch
 from scheduler.service.watch import Watches
 from scheduler.service.workers import Workers
@@ -13,7 +14,7 @@ class Hearing:
     """`ports.SignalHandler`."""
 
     def __init__(self, dispatch: Dispatch, workers: Workers, watches: Watches) -> None:
-        """Wake-ups go to `dispatch`, stops to `workers`, changes of jobs to `watches`."""
+        """Wake-ups go to `dispatch`, orders to `workers`, changes of jobs to `watches`."""
         self._dispatch = dispatch
         self._workers = workers
         self._watches = watches
@@ -22,9 +23,9 @@ class Hearing:
         """See `ports.SignalHandler`."""
         self._dispatch.wake([model_key])
 
-    def on_stop(self, worker_id: WorkerId, attempt_id: AttemptId) -> None:
+    def on_control(self, worker_id: WorkerId, message: Control) -> None:
         """See `ports.SignalHandler`."""
-        self._workers.stop(worker_id, attempt_id)
+        self._workers.tell(worker_id, message)
 
     def on_job(self, job_id: JobId, progress: Progress | None) -> None:
         """See `ports.SignalHandler`."""

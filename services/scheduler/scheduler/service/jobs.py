@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from easel_kit.errors import DependencyDown, InvalidInput
-from easel_kit.ids import JobId, UserId
+from easel_kit.ids import JobId, UserId, WorkerId
 from scheduler.domain.job import Job, JobState, Resolution, Submission
 from scheduler.domain.lease import Settled
 from scheduler.domain.line import Admission, seen
@@ -163,3 +163,11 @@ class Jobs:
     async def workers(self) -> list[WorkerStatus]:
         """All connected workers."""
         return await self._registry.workers()
+
+    async def drain(self, worker_id: WorkerId) -> None:
+        """Asks a connected worker to take no new work, finish what it has and leave; idempotent.
+
+        Raises:
+            NotFound: no such worker is connected.
+        """
+        await self._registry.drain(worker_id)

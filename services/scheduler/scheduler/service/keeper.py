@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from scheduler.domain.lease import Claim
-from scheduler.domain.stream import Stop
 from scheduler.ports import AttemptStore, Leases
 from scheduler.service.session import Session
 
@@ -52,9 +51,8 @@ class Keeper:
         claims = [claim for claim in missing if session.runs(claim.attempt_id)]
         kept = {claim.attempt_id for claim in await self.keep(session, claims)}
         for claim in claims:
-            if claim.attempt_id not in kept and session.runs(claim.attempt_id):
-                session.held[claim.attempt_id].stopping = True
-                session.send(Stop(claim.attempt_id))
+            if claim.attempt_id not in kept:
+                session.stop(claim.attempt_id)
 
     async def rejoin(self, session: Session) -> None:
         """The queue has forgotten the worker: introduces it again, with what it holds."""

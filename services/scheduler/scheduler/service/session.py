@@ -13,7 +13,7 @@ from easel_kit.errors import DomainError, Internal, Overloaded
 from easel_kit.ids import AttemptId, ModelKey
 from scheduler.domain.job import Job
 from scheduler.domain.lease import Claim, Ended
-from scheduler.domain.stream import Assign, ToWorker
+from scheduler.domain.stream import Assign, Drain, Stop, ToWorker
 from scheduler.domain.worker import Model, Worker
 
 # A worker that leaves this many messages unread, or reports unanswered, is cut off: it comes back.
@@ -47,6 +47,7 @@ class Session:
         self.gone = False
         """Its stream is no more."""
         self.draining = False
+        self.drain_asked = False
         self.reports: asyncio.Queue[Ended | None] = asyncio.Queue(_MAX_UNREAD)
         self._outbox: asyncio.Queue[ToWorker | DomainError | None] = asyncio.Queue(_MAX_UNREAD)
         self._free = 0
@@ -58,7 +59,7 @@ class Session:
 
         What it said may be older than the last assignment, so its slots bound it too.
         """
-        if self.closed or self.draining:
+        if self.closed or self.draining or self.drain_asked:
             return 0
         return max(0, min(self._free, self.worker.slots - len(self.held)))
 
@@ -73,12 +74,12 @@ class Session:
         self.woken.set()
 
     def change(self, *, models: tuple[Model, ...] | None = None, draining: bool = False) -> None:
-        """The worker says something new of itself."""
+        """The worker says something new of itself; one that was told to drain stays draining."""
         self.draining = draining
         self.worker = replace(
             self.worker,
             models=self.worker.models if models is None else models,
-            draining=draining,
+            draining=draining or self.drain_asked,
         )
         self.woken.set()
 
@@ -96,6 +97,19 @@ class Session:
         """The worker works on it, as far as is known, and is to go on."""
         held = self.held.get(attempt_id)
         return held is not None and not held.reported and not held.stopping
+
+    def stop(self, attempt_id: AttemptId) -> None:
+        """Tells the worker to stop an attempt, once."""
+        if self.runs(attempt_id):
+            self.held[attempt_id].stopping = True
+            self.send(Stop(attempt_id))
+
+    def drain(self) -> None:
+        """Tells the worker to drain, once; it is offered nothing from now on."""
+        if not self.drain_asked:
+            self.drain_asked = True
+            self.worker = replace(self.worker, draining=True)
+            self.send(Drain())
 
     def drop(self, attempt_id: AttemptId) -> None:
         """The worker has it no more."""

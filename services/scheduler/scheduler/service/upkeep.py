@@ -68,6 +68,10 @@ class Caretaker:
             self._calm_until = self._clock.monotonic() + self._lease_ttl_s
             raise
 
+    async def remind(self) -> None:
+        """Says again to workers what they have not answered."""
+        await self._upkeep.remind()
+
     async def fail_overdue(self) -> None:
         """Ends jobs that no worker started within their queue time."""
         overdue = await self._upkeep.overdue(limit=_BATCH)

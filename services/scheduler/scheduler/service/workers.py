@@ -11,7 +11,7 @@ from easel_kit.errors import Conflict, DependencyDown, NotFound
 from easel_kit.ids import AttemptId, WorkerId
 from scheduler.domain.lease import Claim, Ended, Outcome, Report
 from scheduler.domain.line import Progress
-from scheduler.domain.stream import Stop, Welcome
+from scheduler.domain.stream import Control, Drain, Stop, Welcome
 from scheduler.domain.worker import Model, Worker
 from scheduler.ports import AttemptStore, Leases, Line, Observer, Spawn
 from scheduler.service.assign import Assigner
@@ -163,12 +163,16 @@ class Workers:
         """An attempt has ended; it is acknowledged once that is durable."""
         session.report(ended)
 
-    def stop(self, worker_id: WorkerId, attempt_id: AttemptId) -> None:
-        """Tells the worker, if its stream is here, to stop an attempt."""
+    def tell(self, worker_id: WorkerId, message: Control) -> None:
+        """Tells the worker, if its stream is here, unless that is out of date."""
         session = self._dispatch.get(worker_id)
-        if session is not None and session.runs(attempt_id):
-            session.held[attempt_id].stopping = True
-            session.send(Stop(attempt_id))
+        if session is None:
+            return
+        match message:
+            case Stop(attempt_id):
+                session.stop(attempt_id)
+            case Drain():
+                session.drain()
 
     def ended(self, session: Session) -> None:
         """The stream is gone: its work goes back in line unless the worker is back in time.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +12,15 @@ from easel_kit.ids import AttemptId, ImageId, JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.job import Generation, Image
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission, Progress
+from scheduler.domain.stream import Control, Drain, Park, Resume, Stop
 from scheduler.domain.worker import Model, ModelDefaults, Worker
 
 CLAIM_FIELDS = 7
+_CONTROLS: dict[str, Callable[[AttemptId], Control]] = {
+    "stop": Stop,
+    "park": Park,
+    "resume": Resume,
+}
 
 
 def from_ms(text: bytes | str | float) -> datetime:
@@ -84,6 +90,14 @@ def admission_to_redis(admission: Admission) -> list[str]:
         claim.worker_id if claim else "",
         to_ms(claim.claimed_at) if claim else "",
     ]
+
+
+def control_from_redis(message: bytes) -> tuple[WorkerId, Control]:
+    """An order to a worker, as scripts publish it: verb, worker, and the attempt for most."""
+    verb, worker_id, *attempt = message.decode().split(" ")
+    if verb == "drain":
+        return WorkerId(worker_id), Drain()
+    return WorkerId(worker_id), _CONTROLS[verb](AttemptId(*attempt))
 
 
 def worker_to_json(worker: Worker) -> str:

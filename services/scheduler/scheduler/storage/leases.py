@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -52,6 +53,7 @@ class RedisLeases:
             self._lease_ms,
             worker.slots,
             worker_to_json(worker),
+            "1" if worker.draining else "",
         )
 
     async def leave(self, worker_id: WorkerId, session: str) -> list[Claim]:
@@ -108,15 +110,23 @@ class RedisLeases:
             async with self._redis.pipeline(transaction=False) as pipe:
                 ids = sorted(worker_id.decode() for worker_id in found_ids)
                 for worker_id in ids:
-                    pipe.hmget(f"{prefix}wk:{worker_id}", "session", "body")
+                    pipe.hmget(f"{prefix}wk:{worker_id}", "session", "body", "drain")
                     pipe.scard(f"{prefix}h:{worker_id}")
                 answers = await pipe.execute()
         found = []
-        for worker_id, (session, body), held in zip(ids, answers[::2], answers[1::2], strict=True):
+        for worker_id, (session, body, asked), held in zip(
+            ids, answers[::2], answers[1::2], strict=True
+        ):
             if body is not None:
                 worker = worker_from_json(worker_id, session.decode(), body)
+                worker = replace(worker, draining=worker.draining or asked is not None)
                 found.append(WorkerStatus(worker, held))
         return found
+
+    async def drain(self, worker_id: WorkerId) -> None:
+        """See `ports.Registry`."""
+        if not await self._scripts.run("drain", worker_id):
+            raise NotFound("worker", worker_id)
 
 
 def _answered(worker_id: WorkerId, answer: Any) -> list[bytes]:  # noqa: ANN401 (a script's answer)

@@ -118,6 +118,10 @@ class RedisLine:
             waiting=max(0, jobs - running), running=running, workers=workers, slots=int(slots or 0)
         )
 
+    async def remind(self) -> None:
+        """See `ports.Upkeep`."""
+        await self._scripts.run("remind")
+
 
 class _View:
     """One answer of `live.lua`."""

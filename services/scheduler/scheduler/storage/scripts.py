@@ -13,8 +13,8 @@ from easel_kit.redis import redis_errors
 _FOLDER = Path(__file__).with_name("lua")
 
 SCRIPTS = (
-    "admit", "adopt", "claim", "expired", "join", "leave", "live", "overdue", "remove", "renew",
-    "requeue", "stop",
+    "admit", "adopt", "claim", "drain", "expired", "join", "leave", "live", "overdue", "remind",
+    "remove", "renew", "requeue", "stop",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the queue's scripts publish, heard by this process: wake-ups, stops, changes of jobs.
+"""What the queue's scripts publish, heard by this process: wake-ups, orders, changes of jobs.
 
 Redis pub/sub forgets: whoever listens re-reads after each connection and, slowly, without one.
 """
@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from easel_kit.ids import AttemptId, JobId, ModelKey, WorkerId
+from easel_kit.ids import JobId, ModelKey
 from easel_kit.log import get_logger
 from scheduler.ports import SignalHandler
-from scheduler.storage.codec import progress_from_redis
+from scheduler.storage.codec import control_from_redis, progress_from_redis
 
 _RECONNECT_S = 0.2
 _CONFIRM_S = 1.0
@@ -107,8 +107,8 @@ class RedisSignals:
         elif channel == self._wake:
             handler.on_wake(ModelKey(data.decode()))
         elif channel == self._control:
-            _, worker_id, attempt_id = data.decode().split(" ")
-            handler.on_stop(WorkerId(worker_id), AttemptId(attempt_id))
+            worker_id, message = control_from_redis(data)
+            handler.on_control(worker_id, message)
         else:
             job_id = JobId(channel.removeprefix(self._job))
             handler.on_job(job_id, progress_from_redis(job_id, data))

@@ -19,14 +19,16 @@
 --   a:<attempt>   hash    job, user, worker, n, at (ms); restored: its lease was made up after a loss
 --   leases        zset    attempts that run, by deadline (ms, this server's clock)
 --   h:<worker>    set     attempts of a worker
---   wk:<worker>   hash    session, slots, body (what the worker said of itself)
+--   wk:<worker>   hash    session, slots, body (what the worker said of itself); drain: it was
+--                         told to
 --   workers       zset    connected workers, by deadline (ms)
+--   drains        set     workers that were told to drain and have not said so yet
 --   catalogue     string  changes whenever some worker's models may have
 --   gone:<job>    string  the job has ended: a late admission of it is ignored
 --   p:<job>       string  last progress
 --   pace          hash    mean_ms, per_cost, slots
 --
--- Channels: wake (a model's key), control ("stop <worker> <attempt>"), job:<job>.
+-- Channels: wake (a model's key), control ("stop <worker> <attempt>", "drain <worker>"), job:<job>.
 -- Arithmetic and order of operations are those of domain/policy.py.
 
 local P = KEYS[1]
@@ -244,6 +246,7 @@ end
 local function dismiss(worker)
   call('ZREM', P .. 'workers', worker)
   call('DEL', P .. 'wk:' .. worker)
+  call('SREM', P .. 'drains', worker)
   call('INCR', P .. 'catalogue')
   count_slots()
 end

@@ -1,5 +1,5 @@
 -- A worker's stream introduces itself (mode 'join'), or says something new ('update').
--- ARGV: mode, worker, session, ttl_ms, slots, body
+-- ARGV: mode, worker, session, ttl_ms, slots, body, draining ('1' or '')
 -- Returns 'unknown' or 'replaced', or the claims that the worker holds.
 local mode, worker, session = ARGV[1], ARGV[2], ARGV[3]
 if mode == 'update' then
@@ -10,6 +10,11 @@ if mode == 'update' then
 end
 call('HSET', P .. 'wk:' .. worker, 'session', session, 'slots', ARGV[5], 'body', ARGV[6])
 call('ZADD', P .. 'workers', now_ms() + tonumber(ARGV[4]), worker)
+if ARGV[7] == '1' then
+  call('SREM', P .. 'drains', worker)
+elseif call('HEXISTS', P .. 'wk:' .. worker, 'drain') == 1 then
+  call('SADD', P .. 'drains', worker)
+end
 call('INCR', P .. 'catalogue')
 count_slots()
 local claims = {}
