@@ -21,8 +21,8 @@ from scheduler.ports import Leases, Line, Registry, Upkeep
 from scheduler.storage.leases import RedisLeases
 from scheduler.storage.queue import RedisLine
 from scheduler.storage.scripts import Scripts
+from tests.fakes.scheduler_jobs import MovableClock
 from tests.fakes.scheduler_queue import MemoryQueue
-from tests.fakes.scheduler_store import MovableClock
 
 ALICE, BOB = UserId("alice"), UserId("bob")
 M = ModelKey("m")

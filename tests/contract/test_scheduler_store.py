@@ -47,7 +47,8 @@ from scheduler.storage.attempts import PostgresAttempts
 from scheduler.storage.events import PostgresFeed
 from scheduler.storage.jobs import PostgresJobs
 from scheduler.storage.load import PostgresLoad
-from tests.fakes.scheduler_store import MemoryStore, MovableClock
+from tests.fakes.scheduler_jobs import MovableClock
+from tests.fakes.scheduler_store import MemoryStore
 
 ALICE, BOB = UserId("alice"), UserId("bob")
 PLAN = Entitlements(
@@ -89,8 +90,8 @@ class Store:
         self, *ids: JobId, user: UserId = ALICE, plan: Entitlements = PLAN
     ) -> list[Job]:
         jobs = tuple(NewJob(one, PICTURE, 100) for one in ids or (new_job_id(),))
-        found, _ = await self.jobs.submit(Submission(user, plan, jobs, "00-trace"))
-        return found
+        accepted = await self.jobs.submit(Submission(user, plan, jobs, "00-trace"))
+        return accepted.jobs
 
     async def claim(self, job: Job, number: int = 1) -> Claim:
         claim = Claim(

@@ -35,8 +35,9 @@ from scheduler.service.upkeep import Caretaker
 from scheduler.service.watch import Watches
 from scheduler.service.workers import Workers
 from tests.fakes.scheduler import MemoryBell, MemorySignals, RecordingObserver
+from tests.fakes.scheduler_jobs import LANE, MovableClock
 from tests.fakes.scheduler_queue import MemoryQueue
-from tests.fakes.scheduler_store import MemoryStore, MovableClock
+from tests.fakes.scheduler_store import MemoryStore
 
 ALICE = UserId("alice")
 LEASE_S = 15.0
@@ -105,7 +106,9 @@ class House:
         self.bell = MemoryBell()
         self.seen = RecordingObserver()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.jobs = Jobs(self.store, self.queue, self.queue, self.seen, max_jobs_per_submit=10)
+        self.jobs = Jobs(
+            self.store, self.queue, self.queue, self.seen, lane=LANE, max_jobs_per_submit=10
+        )
         self.settler = Settler(self.store, self.queue, self.seen)
         self.recorder = Recorder(self.store, self.queue, self.seen)
         self.pump = ProgressPump(self.queue, self.seen, max_preview_bytes=10)

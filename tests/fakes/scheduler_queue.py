@@ -20,7 +20,7 @@ from scheduler.domain.policy import FairQueue, Waiting
 from scheduler.domain.stream import Control, Drain, Stop
 from scheduler.domain.worker import Worker, WorkerStatus
 from scheduler.ports import SignalHandler
-from tests.fakes.scheduler_store import MovableClock
+from tests.fakes.scheduler_jobs import MovableClock
 
 
 @dataclass(slots=True)

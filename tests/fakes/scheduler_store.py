@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from itertools import count
+from dataclasses import replace
+from datetime import timedelta
 
 from easel_kit.errors import (
-    Conflict,
-    DependencyDown,
-    InvalidState,
-    NotFound,
     OutOfRange,
-    RateLimited,
 )
-from easel_kit.ids import AttemptId, JobId, ModelKey, UserId
+from easel_kit.ids import AttemptId, JobId, ModelKey
 from scheduler.domain.job import (
     QUEUE_TIME_EXCEEDED,
     Cursor,
-    Entitlements,
     Event,
-    EventType,
     Job,
     JobState,
-    Resolution,
-    Submission,
 )
 from scheduler.domain.lease import (
     COUNTED,
@@ -38,166 +28,11 @@ from scheduler.domain.lease import (
 )
 from scheduler.domain.line import Admission
 from scheduler.domain.load import Load, ModelLoad, TierLoad
-from scheduler.domain.policy import Share
+from tests.fakes.scheduler_jobs import Attempt, MemoryJobs, share_of
 
 
-class MovableClock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self._now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        """See `easel_kit.clock.Clock`."""
-        return self._now
-
-    def monotonic(self) -> float:
-        """See `easel_kit.clock.Clock`."""
-        return self._now.timestamp()
-
-    def move(self, seconds: float) -> None:
-        """Lets time pass."""
-        self._now += timedelta(seconds=seconds)
-
-
-@dataclass(slots=True)
-class _Attempt:
-    claim: Claim
-    outcome: Outcome | None = None
-    counted: bool = False
-
-
-@dataclass(slots=True)
-class _User:
-    plan: Entitlements
-    open: int = 0
-
-
-class MemoryStore:
+class MemoryStore(MemoryJobs):
     """`JobStore`, `AttemptStore`, `LoadStore` and `FeedStore`; `away` makes every call fail."""
-
-    def __init__(self, clock: MovableClock, *, max_attempts: int = 3) -> None:
-        self.away = False
-        self.rows: dict[JobId, Job] = {}
-        self.tries: dict[AttemptId, _Attempt] = {}
-        self.told: list[Event] = []
-        self._clock = clock
-        self._max_attempts = max_attempts
-        self._users: dict[UserId, _User] = {}
-        self._buried: set[JobId] = set()
-        self._places = count(1)
-        self._pruned = Cursor()
-
-    def _reach(self) -> None:
-        if self.away:
-            raise DependencyDown("the database does not answer")
-
-    # --- JobStore
-
-    async def submit(self, submission: Submission) -> tuple[list[Job], set[JobId]]:
-        """See `ports.JobStore`."""
-        self._reach()
-        fresh = []
-        for job in submission.jobs:
-            known = self.rows.get(job.id)
-            if known is None:
-                fresh.append(job)
-            elif known.user_id != submission.user_id:
-                raise NotFound("job", job.id)
-            elif known.generation != job.generation:
-                raise Conflict("another request")
-        if any(job.id in self._buried for job in fresh):
-            raise InvalidState("buried")
-        plan = submission.entitlements
-        user = self._users.get(submission.user_id, _User(plan))
-        if plan.version < user.plan.version:
-            plan = user.plan
-        if fresh and user.open + len(fresh) > plan.max_open:
-            raise RateLimited("too many", limit=plan.max_open, current=user.open)
-        self._users[submission.user_id] = _User(plan, user.open + len(fresh))
-        for job in fresh:
-            self.rows[job.id] = Job(
-                id=job.id,
-                user_id=submission.user_id,
-                state=JobState.QUEUED,
-                generation=job.generation,
-                cost_ms=job.cost_ms,
-                place=next(self._places),
-                queued_at=self._clock.now(),
-                start_by=self._clock.now() + timedelta(seconds=plan.queue_time_s),
-                traceparent=submission.traceparent,
-            )
-            self._tell(self.rows[job.id])
-        return [self.rows[job.id] for job in submission.jobs], {job.id for job in fresh}
-
-    async def job(self, user_id: UserId, job_id: JobId) -> Job:
-        """See `ports.JobStore`."""
-        self._reach()
-        found = self.rows.get(job_id)
-        if found is None or found.user_id != user_id:
-            raise NotFound("job", job_id)
-        return found
-
-    async def jobs(
-        self, user_id: UserId, states: Collection[JobState], *, before: int | None, limit: int
-    ) -> list[Job]:
-        """See `ports.JobStore`."""
-        self._reach()
-        found = [
-            job
-            for job in self.rows.values()
-            if job.user_id == user_id
-            and (not states or job.state in states)
-            and (before is None or job.place < before)
-        ]
-        return sorted(found, key=lambda job: -job.place)[:limit]
-
-    async def cancel(self, user_id: UserId, job_id: JobId) -> tuple[Job, bool]:
-        """See `ports.JobStore`."""
-        job = await self.job(user_id, job_id)
-        ended = job.state is JobState.QUEUED
-        if not job.state.ended:
-            self._change(replace(job, cancel_requested=True))
-        if ended:
-            self._end(replace(self.rows[job_id], state=JobState.CANCELLED))
-        return self.rows[job_id], ended
-
-    async def resolve(self, job_id: JobId) -> Resolution:
-        """See `ports.JobStore`."""
-        self._reach()
-        job = self.rows.get(job_id)
-        if job is None:
-            self._buried.add(job_id)
-            return Resolution(None)
-        return Resolution(job.state, job.steps_done, job.steps)
-
-    def open_count(self, user_id: UserId) -> int:
-        """Jobs of the user that count against the limit."""
-        return self._users[user_id].open if user_id in self._users else 0
-
-    def _change(self, job: Job) -> None:
-        self.rows[job.id] = job
-
-    def _end(self, job: Job) -> None:
-        self._change(replace(job, finished_at=self._clock.now()))
-        self._users[job.user_id].open -= 1
-        self._tell(self.rows[job.id])
-
-    def _tell(self, job: Job) -> None:
-        self.told.append(
-            Event(
-                cursor=Cursor(1, len(self.told) + 1, len(self.told) + 1),
-                type=EventType(job.state.value),
-                job_id=job.id,
-                user_id=job.user_id,
-                occurred_at=self._clock.now(),
-                steps_done=job.steps_done,
-                steps=job.steps,
-                images=job.images,
-                error=job.error,
-                traceparent=job.traceparent,
-            )
-        )
 
     # --- AttemptStore
 
@@ -210,7 +45,7 @@ class MemoryStore:
             if job is None:
                 ended.append(claim.attempt_id)
                 continue
-            attempt = self.tries.setdefault(claim.attempt_id, _Attempt(claim))
+            attempt = self.tries.setdefault(claim.attempt_id, Attempt(claim))
             if revive and attempt.outcome in {Outcome.LOST, Outcome.FORGOTTEN}:
                 attempt.outcome, attempt.counted = None, False
             if job.state.ended:
@@ -237,7 +72,7 @@ class MemoryStore:
         job = self.rows.get(claim.job_id)
         if job is None:
             return Settled(claim.job_id, claim, None, changed=False, accepted=False)
-        attempt = self.tries.setdefault(claim.attempt_id, _Attempt(claim))
+        attempt = self.tries.setdefault(claim.attempt_id, Attempt(claim))
         tries = [one for one in self.tries.values() if one.claim.job_id == job.id]
         latest = job.attempt_id == claim.attempt_id or claim.number > job.attempts
         standing = Standing(
@@ -313,8 +148,9 @@ class MemoryStore:
             place=job.place,
             attempts=job.attempts,
             start_by=job.start_by,
-            share=Share(plan.version, plan.priority, plan.weight, plan.max_running),
+            share=share_of(plan),
             claim=attempt.claim if attempt is not None and runs else None,
+            front=job.front,
         )
 
     async def open_jobs(self, state: JobState, *, after: int, limit: int) -> list[Admission]:

@@ -118,31 +118,42 @@ class RateLimited(DomainError):
         retry_after_s: float = 1.0,
         limit: int | None = None,
         current: int | None = None,
+        requested: int | None = None,
     ) -> None:
-        """`limit` and `current` are the counts behind the refusal, where there are any."""
+        """The counts are those behind the refusal, where there are any.
+
+        Args:
+            message: for the caller.
+            retry_after_s: seconds until another try is worth it.
+            limit: how many there may be.
+            current: how many there are.
+            requested: how many more were asked for.
+        """
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.limit = limit
         self.current = current
+        self.requested = requested
 
     def details(self) -> dict[str, str]:
         """Delay in seconds and the counts."""
+        counts = {"limit": self.limit, "current": self.current, "requested": self.requested}
         found = {"retry_after_s": str(self.retry_after_s)}
-        if self.limit is not None:
-            found["limit"] = str(self.limit)
-        if self.current is not None:
-            found["current"] = str(self.current)
-        return found
+        return found | {name: str(count) for name, count in counts.items() if count is not None}
 
     @classmethod
     def from_details(cls, message: str, details: dict[str, str]) -> RateLimited:
         """From delay and counts."""
-        limit, current = details.get("limit"), details.get("current")
+
+        def count(name: str) -> int | None:
+            return int(details[name]) if name in details else None
+
         return cls(
             message,
             retry_after_s=float(details.get("retry_after_s", "1")),
-            limit=None if limit is None else int(limit),
-            current=None if current is None else int(current),
+            limit=count("limit"),
+            current=count("current"),
+            requested=count("requested"),
         )
 
 

@@ -15,6 +15,7 @@ from easel_kit.errors import InvalidInput
 
 UserId = NewType("UserId", str)
 JobId = NewType("JobId", str)
+BatchId = NewType("BatchId", str)
 AttemptId = NewType("AttemptId", str)
 ImageId = NewType("ImageId", str)
 HoldId = NewType("HoldId", str)
@@ -22,6 +23,7 @@ WorkerId = NewType("WorkerId", str)
 ModelKey = NewType("ModelKey", str)
 
 _USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}")
+_BATCH_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
 def new_id(prefix: str) -> str:
@@ -96,3 +98,14 @@ def user_id(text: str, field: str = "user_id") -> UserId:
     if not _USER_ID.fullmatch(text):
         raise InvalidInput(field, "must be 1 to 128 letters, digits or ._@|:-")
     return UserId(text)
+
+
+def batch_id(text: str, field: str = "batch_id") -> BatchId:
+    """Checks and types a batch id: 1 to 64 of letters, digits and `._:-`, as its submitter likes.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    if not _BATCH_ID.fullmatch(text):
+        raise InvalidInput(field, "must be 1 to 64 letters, digits or ._:-")
+    return BatchId(text)

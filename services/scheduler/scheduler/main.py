@@ -185,6 +185,7 @@ def _build(
         stores.line,
         stores.leases,
         observer,
+        lane=settings.lane,
         max_jobs_per_submit=settings.max_jobs_per_submit,
     )
     workers = Workers(

@@ -14,7 +14,7 @@ from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.estimate import Pace
 from scheduler.domain.job import Cursor, Event, Job, JobState, Resolution, Submission
 from scheduler.domain.lease import Claim, Report, Settled
-from scheduler.domain.line import Admission, Depth, Live, Progress
+from scheduler.domain.line import Accepted, Admission, Depth, Live, Progress
 from scheduler.domain.load import Load, Reading
 from scheduler.domain.stream import Control
 from scheduler.domain.worker import Worker, WorkerStatus
@@ -23,10 +23,10 @@ from scheduler.domain.worker import Worker, WorkerStatus
 class JobStore(Protocol):
     """Jobs as their users see them; the truth."""
 
-    async def submit(self, submission: Submission) -> tuple[list[Job], set[JobId]]:
+    async def submit(self, submission: Submission) -> Accepted:
         """Accepts all jobs or none, in one transaction; known ones are answered as they stand.
 
-        Answers the jobs in the order of the request, and which of them are new.
+        The jobs go to the user's home lane: this store's own, unless others are open elsewhere.
 
         Raises:
             RateLimited: over running + waiting.

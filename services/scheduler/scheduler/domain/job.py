@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from easel_kit.ids import AttemptId, ImageId, JobId, ModelKey, UserId
+from easel_kit.ids import AttemptId, BatchId, ImageId, JobId, ModelKey, UserId
 
 
 class JobState(StrEnum):
@@ -100,6 +100,8 @@ class NewJob:
     id: JobId
     generation: Generation
     cost_ms: int
+    retry_of: JobId | None = None
+    """An ended job of the user that this one repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,9 @@ class Submission:
     entitlements: Entitlements
     jobs: tuple[NewJob, ...]
     traceparent: str = ""
+    batch_id: BatchId | None = None
+    prepend: bool = False
+    """Before all other waiting jobs of the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,14 @@ class Job:
     attempt_id: AttemptId | None = None
     cancel_requested: bool = False
     traceparent: str = ""
+    batch_id: BatchId | None = None
+    retry_of: JobId | None = None
+    lane: str = ""
+    """Whose workers may draw it."""
+    front: int | None = None
+    """Negative where its user has put it before the jobs that have none; the lowest is first."""
+    is_hidden: bool = False
+    """Its user has taken it out of sight."""
     position: int = 0
     eta_s: float | None = None
 
@@ -144,6 +157,11 @@ class Job:
     def steps(self) -> int:
         """Denoising steps to do, over all pictures."""
         return self.generation.total_steps
+
+    @property
+    def order(self) -> int:
+        """Where it stands among the waiting jobs of its user: the lowest is next."""
+        return self.place if self.front is None else self.front
 
 
 class EventType(StrEnum):

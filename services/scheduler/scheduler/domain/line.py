@@ -24,6 +24,13 @@ class Admission:
     start_by: datetime
     share: Share
     claim: Claim | None = None
+    front: int | None = None
+    """As `Job.front`."""
+
+    @property
+    def order(self) -> int:
+        """As `Job.order`."""
+        return self.place if self.front is None else self.front
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,17 @@ class Depth:
     running: int
     workers: int
     slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a submit came to: its jobs in the order of the request, as they stand."""
+
+    jobs: list[Job]
+    fresh: frozenset[JobId]
+    """Those that this submit made."""
+    share: Share
+    """The user's numbers that hold now: the submit's, or newer ones."""
 
 
 def seen(job: Job, live: Live | None) -> Job:

@@ -6,15 +6,14 @@ The database decides; a queue that does not answer costs a job's position, never
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from easel_kit.errors import DependencyDown, InvalidInput
 from easel_kit.ids import JobId, UserId, WorkerId
 from scheduler.domain.job import Job, JobState, Resolution, Submission
 from scheduler.domain.lease import Settled
-from scheduler.domain.line import Admission, seen
-from scheduler.domain.policy import Share
+from scheduler.domain.line import Accepted, Admission, seen
 from scheduler.domain.worker import Model, WorkerStatus, merged_models
 from scheduler.ports import JobStore, Line, Observer, Registry
 
@@ -40,13 +39,15 @@ class Jobs:
         registry: Registry,
         observer: Observer,
         *,
+        lane: str,
         max_jobs_per_submit: int,
     ) -> None:
-        """`max_jobs_per_submit` bounds one request."""
+        """`lane` is that of `line`; `max_jobs_per_submit` bounds one request."""
         self._store = store
         self._line = line
         self._registry = registry
         self._observer = observer
+        self._lane = lane
         self._max_jobs = max_jobs_per_submit
         self._models: tuple[str, list[Model]] | None = None
 
@@ -65,16 +66,14 @@ class Jobs:
             raise InvalidInput("jobs", f"must be 1 to {self._max_jobs}")
         if len(ids) < len(submission.jobs):
             raise InvalidInput("jobs", "must have an id of their own each")
-        jobs, fresh = await self._store.submit(submission)
-        for job in jobs:
-            if job.id in fresh:
+        accepted = await self._store.submit(submission)
+        for job in accepted.jobs:
+            if job.id in accepted.fresh:
                 self._observer.queued(job)
-        await self._admit(submission, [job for job in jobs if job.state is JobState.QUEUED])
-        return await self._seen(jobs)
+        await self._admit(accepted)
+        return await self._seen(accepted.jobs)
 
-    async def _admit(self, submission: Submission, jobs: Sequence[Job]) -> None:
-        plan = submission.entitlements
-        share = Share(plan.version, plan.priority, plan.weight, plan.max_running)
+    async def _admit(self, accepted: Accepted) -> None:
         admissions = [
             Admission(
                 job_id=job.id,
@@ -84,10 +83,15 @@ class Jobs:
                 place=job.place,
                 attempts=job.attempts,
                 start_by=job.start_by,
-                share=share,
+                share=accepted.share,
+                front=job.front,
             )
-            for job in jobs
+            for job in accepted.jobs
+            # those of a user who is at home elsewhere are admitted there, by the reconciler
+            if job.state is JobState.QUEUED and job.lane == self._lane
         ]
+        if not admissions:
+            return
         try:
             async with asyncio.timeout(_QUEUE_WAIT_S):
                 await self._line.admit(admissions)

@@ -8,6 +8,7 @@ from easel_kit.db import Connection, Pool, connection, transaction
 from easel_kit.errors import NotFound
 from easel_kit.ids import JobId, UserId
 from scheduler.domain.job import Job, JobState, Resolution, Submission
+from scheduler.domain.line import Accepted
 from scheduler.storage.events import write_events
 from scheduler.storage.rows import JOB, job_from_row
 from scheduler.storage.submits import BURIAL_LOCK, PostgresSubmits
@@ -22,7 +23,7 @@ class PostgresJobs:
         self._ring = ring
         self._submits = PostgresSubmits(pool, lane=lane, ring=ring)
 
-    async def submit(self, submission: Submission) -> tuple[list[Job], set[JobId]]:
+    async def submit(self, submission: Submission) -> Accepted:
         """See `ports.JobStore`."""
         return await self._submits.submit(submission)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId
+from easel_kit.ids import AttemptId, BatchId, JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.job import Job, JobError, JobState
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission
@@ -15,12 +15,15 @@ JOB = """
     jobs.id, jobs.user_id, jobs.state, jobs.generation, jobs.cost_ms, jobs.place, jobs.queued_at,
     jobs.start_by, jobs.claimed_at, jobs.first_step_at, jobs.finished_at, jobs.steps_done,
     jobs.error_code, jobs.error_message, jobs.attempts, jobs.attempt_id, jobs.cancel_requested,
-    jobs.traceparent, results.images, results.warnings
+    jobs.traceparent, jobs.batch_id, jobs.retry_of, jobs.lane, jobs.front,
+    jobs.hidden_at IS NOT NULL AS is_hidden, results.images, results.warnings
 """
+
+JOB_FROM = "jobs LEFT JOIN results ON results.job_id = jobs.id"
 
 ADMISSION = """
     jobs.id, jobs.user_id, jobs.generation ->> 'model_key' AS model_key, jobs.cost_ms, jobs.place,
-    jobs.attempts, jobs.start_by, jobs.state, jobs.attempt_id, open_jobs.version,
+    jobs.attempts, jobs.start_by, jobs.state, jobs.attempt_id, jobs.front, open_jobs.version,
     open_jobs.priority, open_jobs.weight, open_jobs.max_running, attempts.worker_id,
     attempts.number, attempts.claimed_at
 """
@@ -53,6 +56,11 @@ def job_from_row(row: asyncpg.Record) -> Job:
         attempt_id=None if row["attempt_id"] is None else AttemptId(row["attempt_id"]),
         cancel_requested=row["cancel_requested"],
         traceparent=row["traceparent"],
+        batch_id=None if row["batch_id"] is None else BatchId(row["batch_id"]),
+        retry_of=None if row["retry_of"] is None else JobId(row["retry_of"]),
+        lane=row["lane"],
+        front=row["front"],
+        is_hidden=row["is_hidden"],
     )
 
 
@@ -61,6 +69,11 @@ def error_from_row(row: asyncpg.Record) -> JobError | None:
     if row["error_code"] is None:
         return None
     return JobError(row["error_code"], row["error_message"])
+
+
+def share_from_row(row: asyncpg.Record) -> Share:
+    """A row with those columns of open_jobs."""
+    return Share(row["version"], row["priority"], row["weight"], row["max_running"])
 
 
 def claim_from_row(row: asyncpg.Record) -> Claim:
@@ -95,6 +108,7 @@ def admission_from_row(row: asyncpg.Record) -> Admission:
         place=row["place"],
         attempts=row["attempts"],
         start_by=row["start_by"],
-        share=Share(row["version"], row["priority"], row["weight"], row["max_running"]),
+        share=share_from_row(row),
         claim=claim,
+        front=row["front"],
     )

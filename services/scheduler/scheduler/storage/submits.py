@@ -9,10 +9,11 @@ import asyncpg
 from easel_kit.db import Connection, Pool, transaction
 from easel_kit.errors import Conflict, InvalidState, NotFound, RateLimited
 from easel_kit.ids import JobId, UserId
-from scheduler.domain.job import Job, NewJob, Submission
+from scheduler.domain.job import NewJob, Submission
+from scheduler.domain.line import Accepted
 from scheduler.storage.codec import generation_to_json
 from scheduler.storage.events import write_events
-from scheduler.storage.rows import JOB, job_from_row
+from scheduler.storage.rows import JOB, JOB_FROM, job_from_row, share_from_row
 
 BURIAL_LOCK = 0x6561_7365_6C01
 """Submits hold it shared, the burial of an unknown id alone: no id is submitted and buried."""
@@ -24,12 +25,12 @@ class PostgresSubmits:
     """`ports.JobStore.submit` on Postgres."""
 
     def __init__(self, pool: Pool, *, lane: str, ring: Callable[[], None]) -> None:
-        """`lane` is where submitted jobs go; `ring` is called when the feed has grown."""
+        """`lane` becomes the home of a user without open jobs; `ring`: the feed has grown."""
         self._pool = pool
         self._lane = lane
         self._ring = ring
 
-    async def submit(self, submission: Submission) -> tuple[list[Job], set[JobId]]:
+    async def submit(self, submission: Submission) -> Accepted:
         """See `ports.JobStore`."""
         async with transaction(self._pool) as db:
             await db.execute("SELECT pg_advisory_xact_lock_shared($1)", BURIAL_LOCK)
@@ -38,44 +39,56 @@ class PostgresSubmits:
             fresh = [job for job in submission.jobs if job.id not in known]
             if fresh:
                 await _refuse_buried(db, fresh)
-                queue_time_s = await _reserve(db, submission.user_id, len(fresh))
-                await self._insert(db, submission, fresh, queue_time_s)
+                await _reserve(db, submission.user_id, len(fresh), self._lane)
+                await _insert(db, submission, fresh)
             rows = await db.fetch(
-                f"SELECT {JOB} FROM jobs LEFT JOIN results ON results.job_id = jobs.id "  # noqa: S608 (a constant)
-                "WHERE jobs.id = ANY($1)",
+                f"SELECT {JOB}, version, priority, weight, max_running "  # noqa: S608 (constants)
+                f"FROM {JOB_FROM} JOIN open_jobs USING (user_id) WHERE jobs.id = ANY($1)",
                 [job.id for job in submission.jobs],
             )
         if fresh:
             self._ring()
         found = {row["id"]: job_from_row(row) for row in rows}
-        return [found[job.id] for job in submission.jobs], {job.id for job in fresh}
+        return Accepted(
+            jobs=[found[job.id] for job in submission.jobs],
+            fresh=frozenset(job.id for job in fresh),
+            share=share_from_row(rows[0]),
+        )
 
-    async def _insert(
-        self, db: Connection, submission: Submission, jobs: list[NewJob], queue_time_s: int
-    ) -> None:
-        try:
-            rows = await db.fetch(
-                """
-                INSERT INTO jobs (id, user_id, lane, state, generation, cost_ms, queued_at,
-                    start_by, traceparent)
-                SELECT id, $2, $3, 'queued', generation, cost_ms, now(),
-                    now() + $6 * interval '1 second', $7
-                FROM unnest($1::text[], $4::jsonb[], $5::bigint[]) WITH ORDINALITY
-                    AS fresh (id, generation, cost_ms, n)
-                ORDER BY n
-                RETURNING id
-                """,
-                [job.id for job in jobs],
-                submission.user_id,
-                self._lane,
-                [generation_to_json(job.generation) for job in jobs],
-                [job.cost_ms for job in jobs],
-                queue_time_s,
-                submission.traceparent,
-            )
-        except asyncpg.UniqueViolationError as error:  # submitted by another user just now
-            raise Conflict("the job is being submitted by someone else") from error
-        await write_events(db, [row["id"] for row in rows])
+
+async def _insert(db: Connection, submission: Submission, jobs: list[NewJob]) -> None:
+    fronts = await draw_fronts(db, len(jobs)) if submission.prepend else [None] * len(jobs)
+    try:
+        rows = await db.fetch(
+            """
+            INSERT INTO jobs (id, user_id, lane, state, generation, cost_ms, queued_at, start_by,
+                traceparent, batch_id, retry_of, front)
+            SELECT id, $2, home_lane, 'queued', generation, cost_ms, now(),
+                now() + queue_time_s * interval '1 second', $7, $8, retry_of, front
+            FROM unnest($1::text[], $3::jsonb[], $4::bigint[], $5::text[], $6::bigint[])
+                WITH ORDINALITY AS fresh (id, generation, cost_ms, retry_of, front, n), open_jobs
+            WHERE open_jobs.user_id = $2
+            ORDER BY n
+            RETURNING id
+            """,
+            [job.id for job in jobs],
+            submission.user_id,
+            [generation_to_json(job.generation) for job in jobs],
+            [job.cost_ms for job in jobs],
+            [job.retry_of for job in jobs],
+            fronts,
+            submission.traceparent,
+            submission.batch_id,
+        )
+    except asyncpg.UniqueViolationError as error:  # submitted by another user just now
+        raise Conflict("the job is being submitted by someone else") from error
+    await write_events(db, [row["id"] for row in rows])
+
+
+async def draw_fronts(db: Connection, count: int) -> list[int]:
+    """Values of `jobs.front` before all that were drawn until now, ascending."""
+    rows = await db.fetch("SELECT -nextval('fronts') AS front FROM generate_series(1, $1)", count)
+    return sorted(row["front"] for row in rows)
 
 
 async def _entitle(db: Connection, submission: Submission) -> None:
@@ -125,16 +138,21 @@ async def _refuse_buried(db: Connection, jobs: list[NewJob]) -> None:
         raise InvalidState(f"job {buried} came too late: it was already given up")
 
 
-async def _reserve(db: Connection, user_id: UserId, count: int) -> int:
-    """Counts the jobs as open, if the limit allows; answers the user's queue time in seconds."""
-    queue_time_s = await db.fetchval(
-        "UPDATE open_jobs SET open = open + $2 "
-        "WHERE user_id = $1 AND open + $2 <= max_running + max_waiting RETURNING queue_time_s",
+async def _reserve(db: Connection, user_id: UserId, count: int, lane: str) -> None:
+    """Counts the jobs as open, if the limit allows; the first of them make `lane` their home."""
+    reserved = await db.fetchval(
+        """
+        UPDATE open_jobs SET open = open + $2,
+            home_lane = CASE WHEN open = 0 THEN $3 ELSE home_lane END
+        WHERE user_id = $1 AND open + $2 <= max_running + max_waiting
+        RETURNING true
+        """,
         user_id,
         count,
+        lane,
     )
-    if queue_time_s is not None:
-        return int(queue_time_s)
+    if reserved:
+        return
     row = await db.fetchrow(
         """
         SELECT open, max_running + max_waiting AS most,
@@ -149,4 +167,5 @@ async def _reserve(db: Connection, user_id: UserId, count: int) -> int:
         retry_after_s=min(_MAX_RETRY_S, max(_MIN_RETRY_S, (row["soonest_ms"] or 0) / 1000)),
         limit=row["most"],
         current=row["open"],
+        requested=count,
     )
