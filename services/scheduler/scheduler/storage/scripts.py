@@ -13,14 +13,14 @@ from easel_kit.redis import redis_errors
 _FOLDER = Path(__file__).with_name("lua")
 
 SCRIPTS = (
-    "admit", "adopt", "claim", "drain", "expired", "join", "leave", "live", "overdue", "remind",
-    "remove", "renew", "requeue", "stop",
+    "admit", "adopt", "claim", "drain", "expired", "join", "leave", "live", "overdue", "release",
+    "remind", "remove", "renew", "requeue", "stop",
 )  # fmt: skip
 
 
 def source(name: str) -> str:
     """The whole text of a script."""
-    return "\n".join((_FOLDER / f"{part}.lua").read_text() for part in ("common", name))
+    return "\n".join((_FOLDER / f"{part}.lua").read_text() for part in ("common", "delays", name))
 
 
 class Scripts:
