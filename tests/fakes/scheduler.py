@@ -1,4 +1,4 @@
-"""The scheduler's signals, bell and observer in memory."""
+"""The scheduler's signals, bell, locks and observer in memory; a lane of a real Redis, opened."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from redis.asyncio import Redis
+
 from easel_kit.errors import DependencyDown
 from easel_kit.ids import JobId, WorkerId
 from scheduler.domain.job import Job
@@ -14,6 +16,8 @@ from scheduler.domain.lease import Claim, Settled
 from scheduler.domain.line import Depth
 from scheduler.domain.load import Load, Reading
 from scheduler.domain.worker import Worker
+from scheduler.storage.epoch import RedisEpoch
+from scheduler.storage.scripts import Scripts
 
 
 class MemorySignals:
@@ -65,6 +69,35 @@ class _Ear:
         self.event.clear()
 
 
+class MemoryLocks:
+    """`Locks` of one process."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, asyncio.Lock] = {}
+
+    @asynccontextmanager
+    async def hold(self, name: str, *, wait_s: float = 0) -> AsyncIterator[bool]:
+        """See `ports.Locks`."""
+        lock = self._held.setdefault(name, asyncio.Lock())
+        try:
+            async with asyncio.timeout(wait_s):
+                await lock.acquire()
+        except TimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+async def open_lane(redis: Redis, scripts: Scripts) -> None:
+    """Opens the queue of an empty Redis, as a scheduler does at its start."""
+    epoch = RedisEpoch(redis, scripts, lease_ttl_s=1)
+    if (token := await epoch.begin(alone=True)) is not None:
+        await epoch.open(token)
+
+
 class RecordingObserver:
     """`Observer`: a list of what happened."""
 
@@ -102,6 +135,11 @@ class RecordingObserver:
     def trouble(self, what: str, error: Exception) -> None:
         """See `ports.Observer`."""
         self.seen.append((f"trouble {what}", error))
+
+    def rebuilt(self, count: int, *, took_s: float) -> None:
+        """See `ports.Observer`."""
+        assert took_s >= 0
+        self.seen.append(("rebuilt", count))
 
     def repaired(self, what: str, count: int) -> None:
         """See `ports.Observer`."""

@@ -27,6 +27,8 @@ from scheduler.service.hearing import Hearing
 from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
 from scheduler.service.progress import ProgressPump
+from scheduler.service.rebuild import Rebuilder
+from scheduler.service.reconcile import Reconciler
 from scheduler.service.recorder import Recorder
 from scheduler.service.reports import Reports
 from scheduler.service.session import Session
@@ -34,7 +36,7 @@ from scheduler.service.settle import Settler
 from scheduler.service.upkeep import Caretaker
 from scheduler.service.watch import Watches
 from scheduler.service.workers import Workers
-from tests.fakes.scheduler import MemoryBell, MemorySignals, RecordingObserver
+from tests.fakes.scheduler import MemoryBell, MemoryLocks, MemorySignals, RecordingObserver
 from tests.fakes.scheduler_jobs import LANE, MovableClock
 from tests.fakes.scheduler_queue import MemoryQueue
 from tests.fakes.scheduler_store import MemoryStore
@@ -142,7 +144,26 @@ class House:
         self.watches = Watches(
             self.jobs, self.queue, self.signals, self.seen, recheck_s=60, max_watchers=3
         )
-        self.queue.handler = Hearing(self.dispatch, self.workers, self.watches)
+        self.locks = MemoryLocks()
+        self.reconciler = Reconciler(
+            attempts=self.store,
+            line=self.queue,
+            upkeep=self.queue,
+            locks=self.locks,
+            observer=self.seen,
+        )
+        self.reconcile_soon = asyncio.Event()
+        self.rebuilder = Rebuilder(
+            attempts=self.store,
+            line=self.queue,
+            epoch=self.queue,
+            locks=self.locks,
+            observer=self.seen,
+            clock=self.clock,
+            doubted=self.queue.doubted,
+            on_open=self.reconcile_soon.set,
+        )
+        self.queue.handler = Hearing(self.dispatch, self.workers, self.watches, self.rebuilder)
         self.feed = Feed(self.store, self.bell, recheck_s=60)
         self.caretaker = Caretaker(
             attempts=self.store,
@@ -155,6 +176,7 @@ class House:
         )
         self.spawn("recorder", self.recorder.run())
         self.spawn("pump", self.pump.run())
+        self.spawn("rebuild", self.rebuilder.run())
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)

@@ -1,10 +1,10 @@
-"""The scheduler's queue in memory: `Line`, `Upkeep`, `Leases` and `Registry`."""
+"""The scheduler's queue in memory: `Line`, `Upkeep`, `Leases`, `Registry` and `Epoch`."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from easel_kit.errors import (
     Conflict,
@@ -19,6 +19,7 @@ from scheduler.domain.lease import (
 from scheduler.domain.line import Admission, Depth, Live, Progress
 from scheduler.domain.policy import FairQueue, Waiting
 from scheduler.domain.stream import Control, Drain, Stop
+from scheduler.domain.survey import Survey
 from scheduler.domain.worker import Worker, WorkerStatus
 from scheduler.ports import SignalHandler
 from tests.fakes.scheduler_jobs import MovableClock
@@ -32,7 +33,6 @@ class _Entry:
     deadline: float = 0.0
     restored: bool = False
     progress: Progress | None = None
-    not_before: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -56,14 +56,11 @@ class _Silent:
         """Never."""
 
 
-def _waiting(one: Admission) -> Waiting:
-    return Waiting(one.job_id, one.user_id, one.model_key, one.cost_ms, one.place)
-
-
 class MemoryQueue:
-    """`Line`, `Leases`, `Upkeep` and `Registry` over the plain-Python policy.
+    """`Line`, `Leases`, `Upkeep`, `Registry` and `Epoch` over the plain-Python policy.
 
-    `away` makes every call fail; `forget` empties it as a restart of Redis would.
+    `away` makes every call fail; `lose` empties it as a flush of Redis would; `forget` makes it
+    lose everything unnoticed, which only the comparison with the database finds.
     """
 
     def __init__(self, clock: MovableClock, *, lease_ttl_s: float = 15.0) -> None:
@@ -73,10 +70,13 @@ class MemoryQueue:
         self._clock = clock
         self._ttl_s = lease_ttl_s
         self._version = 0
+        self.doubted = asyncio.Event()
+        self._token: str | None = None  # of the rebuild; "": closed, None: open
         self.forget()
 
     def forget(self) -> None:
         """Loses everything."""
+        self._survey = Survey()
         self._policy = FairQueue()
         self._entries: dict[JobId, _Entry] = {}
         self._gone: set[JobId] = set()
@@ -84,9 +84,20 @@ class MemoryQueue:
         self._told_to_drain: set[WorkerId] = set()
         self._pace = Pace()
 
-    def _reach(self) -> None:
+    def lose(self) -> None:
+        """Loses everything, and is closed, as a flushed Redis."""
+        self.forget()
+        self._token = ""
+
+    def _answer(self) -> None:
         if self.away:
             raise DependencyDown("the queue's store does not answer")
+
+    def _reach(self) -> None:
+        self._answer()
+        if self._token is not None:
+            self.doubted.set()
+            raise DependencyDown("the queue is being rebuilt")
 
     def _deadline(self) -> float:
         return self._clock.monotonic() + self._ttl_s
@@ -110,7 +121,6 @@ class MemoryQueue:
             added += 1
             self._put(admission)
             entry = self._entries[admission.job_id]
-            self._pause(entry, admission.not_before)
             if admission.claim is not None:
                 assert self._policy.hold(admission.job_id)
                 entry.claim, entry.number = admission.claim, admission.claim.number
@@ -122,7 +132,13 @@ class MemoryQueue:
     def _put(self, admission: Admission) -> None:
         self._entries[admission.job_id] = _Entry(admission, admission.attempts)
         self._policy.admit(
-            _waiting(admission),
+            Waiting(
+                admission.job_id,
+                admission.user_id,
+                admission.model_key,
+                admission.cost_ms,
+                admission.place,
+            ),
             admission.share,
         )
 
@@ -143,14 +159,7 @@ class MemoryQueue:
             self.handler.on_job(job_id, None)
         self._wake()
 
-    def _pause(self, entry: _Entry, not_before: datetime | None) -> None:
-        if not_before is not None and not_before > self._clock.now():
-            entry.not_before = not_before
-            self._policy.remove(entry.admission.job_id)
-
-    async def requeue(
-        self, claim: Claim, *, stop: bool, not_before: datetime | None = None
-    ) -> bool:
+    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
         """See `ports.Line`."""
         self._reach()
         if stop:
@@ -160,7 +169,6 @@ class MemoryQueue:
             return False
         entry.claim, entry.progress = None, None
         self._policy.requeue(claim.job_id)
-        self._pause(entry, not_before)
         self.handler.on_job(claim.job_id, None)
         self._wake()
         return True
@@ -186,14 +194,8 @@ class MemoryQueue:
             if entry is None:
                 continue
             if entry.claim is None:
-                own = entry.admission.place
-                place = sum(self._entries[one].admission.place < own for one in waiting) + 1
-                pause_s = 0.0
-                if entry.not_before is not None:
-                    pause_s = (entry.not_before - self._clock.now()).total_seconds()
-                eta_s = eta_waiting_s(
-                    place, entry.admission.cost_ms, pace, pause_ms=max(0.0, pause_s * 1000)
-                )
+                place = waiting.index(job_id) + 1
+                eta_s = eta_waiting_s(place, entry.admission.cost_ms, pace)
                 found[job_id] = Live(
                     running=False, attempts=entry.number, position=place, eta_s=eta_s
                 )
@@ -264,7 +266,6 @@ class MemoryQueue:
     ) -> list[Claim]:
         """See `ports.Leases`."""
         self._known(worker_id, session)
-        await self.release(limit=count)
         claims: list[Claim] = []
         while len(claims) < count and (job := self._policy.claim(models)) is not None:
             entry = self._entries[job.job_id]
@@ -291,8 +292,6 @@ class MemoryQueue:
         if worker is None or worker.session != session or claim.job_id in self._gone:
             return False
         entry = self._entries.get(claim.job_id)
-        if entry is not None and entry.not_before is not None:
-            self._unpause(entry)
         if entry is None:
             self._put(admission)
             entry = self._entries[claim.job_id]
@@ -344,11 +343,69 @@ class MemoryQueue:
             and entry.admission.start_by <= self._clock.now()
         ][:limit]
 
-    async def known(self, *, after: int, limit: int) -> list[tuple[int, JobId]]:
+    async def known(
+        self, *, after: int, upto: int | None = None, limit: int
+    ) -> list[tuple[int, JobId]]:
         """See `ports.Upkeep`."""
         self._reach()
         places = sorted((one.admission.place, job_id) for job_id, one in self._entries.items())
-        return [(place, job_id) for place, job_id in places if place > after][:limit]
+        return [one for one in places if one[0] > after and (upto is None or one[0] <= upto)][
+            :limit
+        ]
+
+    async def leased(self, *, limit: int) -> list[JobId]:
+        """See `ports.Upkeep`."""
+        self._reach()
+        return [job for job, one in self._entries.items() if one.claim is not None][:limit]
+
+    async def survey(self) -> Survey:
+        """See `ports.Upkeep`."""
+        self._reach()
+        return self._survey
+
+    async def surveyed(self, survey: Survey) -> None:
+        """See `ports.Upkeep`."""
+        self._reach()
+        self._survey = survey
+
+    # --- Epoch
+
+    async def is_open(self) -> bool:
+        """See `ports.Epoch`."""
+        self._answer()
+        return self._token is None
+
+    async def begin(self, *, alone: bool) -> str | None:
+        """See `ports.Epoch`."""
+        self._answer()
+        if self._token is None or (self._token and not alone):
+            return None
+        self._token = f"rebuild-{new_attempt_id()}"
+        return self._token
+
+    def _building(self, token: str) -> None:
+        self._answer()
+        if self._token != token:
+            raise Conflict("another rebuild has begun")
+
+    async def sweep(self, token: str) -> None:
+        """See `ports.Epoch`."""
+        self._building(token)
+        self.forget()
+
+    async def restore(self, token: str, admissions: Sequence[Admission]) -> None:
+        """See `ports.Epoch`."""
+        self._building(token)
+        self._token = None
+        await self.admit(admissions)
+        self._token = token
+
+    async def open(self, token: str) -> None:
+        """See `ports.Epoch`."""
+        self._building(token)
+        self._version += 1_000
+        self._token = None
+        self.handler.on_connected()
 
     async def depth(self) -> Depth:
         """See `ports.Upkeep`."""
@@ -361,22 +418,6 @@ class MemoryQueue:
         """See `ports.Upkeep`."""
         self._reach()
         return replace(self._pace, slots=sum(worker.slots for worker in self._workers.values()))
-
-    async def release(self, *, limit: int) -> int:
-        """See `ports.Upkeep`."""
-        self._reach()
-        now = self._clock.now()
-        paused = [one for one in self._entries.values() if one.not_before is not None]
-        due = [one for one in paused if one.not_before is not None and one.not_before <= now]
-        for entry in due[:limit]:
-            self._unpause(entry)
-        if due:
-            self._wake()
-        return len(due[:limit])
-
-    def _unpause(self, entry: _Entry) -> None:
-        entry.not_before = None
-        self._policy.admit(_waiting(entry.admission), entry.admission.share)
 
     async def remind(self) -> None:
         """See `ports.Upkeep`."""

@@ -262,6 +262,19 @@ class FakeWorker:
                 await self._news.wait()
 
 
+async def _welcomed(channel: grpc.aio.Channel, hello: lease.Hello) -> FakeWorker:
+    """Says hello, again while the queue is away or being rebuilt, as a real worker does."""
+    while True:
+        call = LeaseServiceStub(channel).Work()
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(lease.WorkRequest(hello=hello))
+            answer = await call.read()
+            if isinstance(answer, lease.WorkResponse):
+                return FakeWorker(call, answer.welcome)
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE, await call.details()
+        await asyncio.sleep(_LOOK_S)
+
+
 class SchedulerStack:
     """A real scheduler on a real database and a real Redis."""
 
@@ -282,8 +295,6 @@ class SchedulerStack:
             "reconnect_grace_s": 0.1,
             "expire_every_s": 0.05,
             "reconcile_every_s": 0.2,
-            "retry_base_s": 0.05,
-            "retry_cap_s": 0.1,
             "position_every_s": 0.05,
             "grace_s": 1,
         }
@@ -446,7 +457,6 @@ class SchedulerStack:
         It sends heartbeats unless it is `hung`.
         """
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
-            call = LeaseServiceStub(channel).Work()
             hello = lease.Hello(
                 worker_id=name,
                 address="127.0.0.1:1",
@@ -456,10 +466,7 @@ class SchedulerStack:
                 models=(model(),) if models is None else models,
                 held_attempt_ids=held,
             )
-            await within(call.write(lease.WorkRequest(hello=hello)))
-            answer = await within(call.read())
-            assert isinstance(answer, lease.WorkResponse), await call.details()
-            worker = FakeWorker(call, answer.welcome)
+            worker = await within(_welcomed(channel, hello))
             try:
                 if offer:
                     await worker.takes(slots)

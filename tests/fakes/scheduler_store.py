@@ -10,7 +10,6 @@ from easel_kit.errors import (
     OutOfRange,
 )
 from easel_kit.ids import AttemptId, JobId, ModelKey
-from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import (
     QUEUE_TIME_EXCEEDED,
     Cursor,
@@ -29,17 +28,11 @@ from scheduler.domain.lease import (
 )
 from scheduler.domain.line import Admission
 from scheduler.domain.load import Load, ModelLoad, TierLoad
-from tests.fakes.scheduler_jobs import Attempt, MemoryJobs, MovableClock, share_of
-
-RETRY = Backoff(base_s=1, cap_s=30)
+from tests.fakes.scheduler_jobs import Attempt, MemoryJobs, share_of
 
 
 class MemoryStore(MemoryJobs):
     """`JobStore`, `AttemptStore`, `LoadStore` and `FeedStore`; `away` makes every call fail."""
-
-    def __init__(self, clock: MovableClock, *, max_attempts: int = 3) -> None:
-        super().__init__(clock, max_attempts=max_attempts)
-        self._pauses: dict[JobId, datetime] = {}
 
     # --- AttemptStore
 
@@ -107,11 +100,6 @@ class MemoryStore(MemoryJobs):
                 images=report.images,
                 warnings=report.warnings,
             )
-            self._pauses.pop(job.id, None)
-            if verdict.pause:
-                failures = standing.failures + attempt.counted
-                wait = timedelta(seconds=RETRY.delay_s(failures, luck=0.5))
-                self._pauses[job.id] = self._clock.now() + wait
             self._end(changed) if verdict.state.ended else self._change(changed)
         return Settled(
             job.id,
@@ -122,7 +110,6 @@ class MemoryStore(MemoryJobs):
             outcome=report.outcome,
             error=verdict.error,
             traceparent=job.traceparent,
-            not_before=self._pauses.get(job.id),
         )
 
     async def claims(self, attempt_ids: Collection[AttemptId]) -> list[Claim]:
@@ -164,7 +151,6 @@ class MemoryStore(MemoryJobs):
             share=share_of(plan),
             claim=attempt.claim if attempt is not None and runs else None,
             front=job.front,
-            not_before=self._pauses.get(job.id),
         )
 
     async def open_jobs(self, state: JobState, *, after: int, limit: int) -> list[Admission]:
@@ -176,6 +162,19 @@ class MemoryStore(MemoryJobs):
             if job.state is state and job.place > after
         ]
         return sorted(found, key=lambda one: one.place)[:limit]
+
+    async def open_ids(
+        self, state: JobState, *, after: int, upto: int | None = None, limit: int
+    ) -> list[tuple[int, JobId]]:
+        """See `ports.AttemptStore`."""
+        jobs = await self.open_jobs(state, after=after, limit=len(self.rows))
+        found = [(job.place, job.job_id) for job in jobs]
+        return [one for one in found if upto is None or one[0] <= upto][:limit]
+
+    async def last_place(self) -> tuple[int, datetime]:
+        """See `ports.AttemptStore`."""
+        self._reach()
+        return max((job.place for job in self.rows.values()), default=0), self._clock.now()
 
     async def expire_waiting(self, job_ids: Collection[JobId]) -> list[Settled]:
         """See `ports.AttemptStore`."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from easel_kit.errors import DependencyDown
 from scheduler.ports import FeedStore, Observer
 from scheduler.service.load import Meter
+from scheduler.service.reconcile import Reconciler
 from scheduler.service.upkeep import Caretaker
 
 _PRUNE_EVERY_S = 600.0
@@ -19,9 +21,14 @@ _PASS_S = 60.0
 
 
 async def every(
-    interval_s: float, what: str, work: Callable[[], Awaitable[object]], observer: Observer
+    interval_s: float,
+    what: str,
+    work: Callable[[], Awaitable[object]],
+    observer: Observer,
+    *,
+    soon: asyncio.Event | None = None,
 ) -> None:
-    """Does `work` now and `interval_s` after each end, until cancelled.
+    """Does `work` now and `interval_s` after each end, or when `soon` is set, until cancelled.
 
     A store that does not answer costs one pass; any other error ends the process.
     """
@@ -31,24 +38,29 @@ async def every(
                 await work()
         except (DependencyDown, TimeoutError) as error:
             observer.trouble(what, error)
-        await asyncio.sleep(interval_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(interval_s):
+                await (soon or asyncio.Event()).wait()
+        if soon is not None:
+            soon.clear()
 
 
 async def watch_leases(caretaker: Caretaker, observer: Observer, *, every_s: float) -> None:
-    """Ends leases, overdue waits and pauses, and repeats orders that workers have not answered."""
+    """Expires leases and overdue waits, and repeats orders that workers have not answered."""
 
     async def look() -> None:
         await caretaker.expire()
         await caretaker.fail_overdue()
-        await caretaker.release()
         await caretaker.remind()
 
     await every(every_s, "expire", look, observer)
 
 
-async def reconcile(caretaker: Caretaker, observer: Observer, *, every_s: float) -> None:
-    """Makes the queue agree with the database, at the start and then again and again."""
-    await every(every_s, "reconcile", caretaker.reconcile, observer)
+async def reconcile(
+    reconciler: Reconciler, observer: Observer, *, every_s: float, soon: asyncio.Event
+) -> None:
+    """Makes the queue agree with the database, at the start, then again and again, and `soon`."""
+    await every(every_s, "reconcile", reconciler.reconcile, observer, soon=soon)
 
 
 async def measure(meter: Meter, observer: Observer, *, every_s: float) -> None:

@@ -17,7 +17,6 @@ from easel_kit.redis import open_redis
 from easel_kit.rpc.server import RpcServer, build_server
 from easel_kit.telemetry import serve_metrics
 from scheduler import loop
-from scheduler.domain.backoff import Backoff
 from scheduler.observe import LoggingObserver
 from scheduler.ports import Observer, Publisher, Spawn
 from scheduler.rpc.events import EventServicer
@@ -32,6 +31,8 @@ from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
 from scheduler.service.load import Meter
 from scheduler.service.progress import ProgressPump
+from scheduler.service.rebuild import Rebuilder
+from scheduler.service.reconcile import Reconciler
 from scheduler.service.recorder import Recorder
 from scheduler.service.reports import Reports
 from scheduler.service.settle import Settler
@@ -41,15 +42,18 @@ from scheduler.service.workers import Workers
 from scheduler.settings import Settings
 from scheduler.storage.attempts import PostgresAttempts
 from scheduler.storage.bell import PostgresBell
+from scheduler.storage.epoch import RedisEpoch
 from scheduler.storage.events import PostgresFeed
 from scheduler.storage.jobs import PostgresJobs
 from scheduler.storage.leases import RedisLeases
 from scheduler.storage.load import PostgresLoad
+from scheduler.storage.locks import PostgresLocks
 from scheduler.storage.queue import RedisLine
 from scheduler.storage.scripts import Scripts
 from scheduler.storage.signals import RedisSignals
 
 SCHEMA = "scheduler"
+_OPEN_WAIT_S = 1.0
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 _log = get_logger(__name__)
@@ -74,6 +78,10 @@ class _Stores:
     line: RedisLine
     leases: RedisLeases
     signals: RedisSignals
+    epoch: RedisEpoch
+    locks: PostgresLocks
+    doubted: asyncio.Event
+    """Set when the queue may have to be rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,9 @@ class _Uses:
     feed: Feed
     caretaker: Caretaker
     meter: Meter
+    rebuilder: Rebuilder
+    reconciler: Reconciler
+    reconcile_soon: asyncio.Event
     recorder: Recorder
     pump: ProgressPump
     hearing: Hearing
@@ -131,6 +142,7 @@ async def run(
         for name, work in _side_tasks(settings, stores, uses, observer).items():
             supervisor.start(name, work)
         server = _register(settings, uses, spawn)
+        await uses.rebuilder.opened(within_s=_OPEN_WAIT_S)  # callers are served without it too
         async with server.serving(settings.listen, SERVICES, grace_s=settings.grace_s):
             _log.info("service.ready", port=server.port)
             if on_ready is not None:
@@ -158,15 +170,12 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:
         open_redis(settings.redis_url.get_secret_value(), name="easel-scheduler")
     )
     bell = PostgresBell(pool, url)
-    scripts = Scripts(redis, settings.lane)
+    doubted = asyncio.Event()
+    scripts = Scripts(redis, settings.lane, on_closed=doubted.set)
     return _Stores(
         jobs=PostgresJobs(pool, lane=settings.lane, ring=bell.ring),
         attempts=PostgresAttempts(
-            pool,
-            lane=settings.lane,
-            max_attempts=settings.max_attempts,
-            retry=Backoff(settings.retry_base_s, settings.retry_cap_s),
-            ring=bell.ring,
+            pool, lane=settings.lane, max_attempts=settings.max_attempts, ring=bell.ring
         ),
         feed=PostgresFeed(pool),
         load=PostgresLoad(pool, lane=settings.lane),
@@ -174,6 +183,9 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:
         line=RedisLine(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
         leases=RedisLeases(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
         signals=RedisSignals(redis, scripts.prefix),
+        epoch=RedisEpoch(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
+        locks=PostgresLocks(pool, lane=settings.lane),
+        doubted=doubted,
     )
 
 
@@ -226,6 +238,17 @@ def _build(
         recheck_s=settings.watch_recheck_s,
         max_watchers=settings.max_watchers,
     )
+    reconcile_soon = asyncio.Event()
+    rebuilder = Rebuilder(
+        attempts=stores.attempts,
+        line=stores.line,
+        epoch=stores.epoch,
+        locks=stores.locks,
+        observer=observer,
+        clock=clock,
+        doubted=stores.doubted,
+        on_open=reconcile_soon.set,
+    )
     return _Uses(
         jobs=jobs,
         watches=watches,
@@ -241,9 +264,18 @@ def _build(
             lease_ttl_s=settings.lease_ttl_s,
         ),
         meter=Meter(stores.load, stores.leases, stores.line, observer, _publisher(settings)),
+        rebuilder=rebuilder,
+        reconciler=Reconciler(
+            attempts=stores.attempts,
+            line=stores.line,
+            upkeep=stores.line,
+            locks=stores.locks,
+            observer=observer,
+        ),
+        reconcile_soon=reconcile_soon,
         recorder=recorder,
         pump=pump,
-        hearing=Hearing(dispatch, workers, watches),
+        hearing=Hearing(dispatch, workers, watches, rebuilder),
     )
 
 
@@ -270,7 +302,13 @@ def _side_tasks(
         "recorder": uses.recorder.run(),
         "progress": uses.pump.run(),
         "leases": loop.watch_leases(uses.caretaker, observer, every_s=settings.expire_every_s),
-        "reconcile": loop.reconcile(uses.caretaker, observer, every_s=settings.reconcile_every_s),
+        "rebuild": uses.rebuilder.run(),
+        "reconcile": loop.reconcile(
+            uses.reconciler,
+            observer,
+            every_s=settings.reconcile_every_s,
+            soon=uses.reconcile_soon,
+        ),
         "positions": loop.every(
             settings.position_every_s, "positions", uses.watches.refresh_positions, observer
         ),

@@ -29,6 +29,9 @@ _expiries = Counter(
     "easel_scheduler_leases_lost", "Attempts taken from workers that died or hung.", ["lane"]
 )
 _repairs = Counter("easel_scheduler_repairs", "Jobs put right in the queue.", ["lane", "what"])
+_rebuilds = Counter(
+    "easel_scheduler_rebuilds", "Times that the queue was lost and filled again.", ["lane"]
+)
 _troubles = Counter("easel_scheduler_troubles", "Calls to a store that failed.", ["lane", "what"])
 _waiting = Gauge("easel_scheduler_waiting_jobs", "Jobs in line.", ["lane"])
 _running = Gauge("easel_scheduler_running_jobs", "Jobs under a lease.", ["lane"])
@@ -158,6 +161,11 @@ class LoggingObserver:
         """See `ports.Observer`."""
         _troubles.labels(self._lane, what).inc()
         _log.warning("store.unreached", what=what, reason=str(error) or type(error).__name__)
+
+    def rebuilt(self, count: int, *, took_s: float) -> None:
+        """See `ports.Observer`."""
+        _rebuilds.labels(self._lane).inc()
+        _log.warning("queue.rebuilt", jobs=count, took_s=round(took_s, 3))
 
     def repaired(self, what: str, count: int) -> None:
         """See `ports.Observer`."""

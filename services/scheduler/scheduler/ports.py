@@ -18,6 +18,7 @@ from scheduler.domain.lease import Claim, Report, Settled
 from scheduler.domain.line import Accepted, Admission, Depth, Live, Progress
 from scheduler.domain.load import Load, Reading
 from scheduler.domain.stream import Control
+from scheduler.domain.survey import Survey
 from scheduler.domain.worker import Worker, WorkerStatus
 
 
@@ -98,6 +99,16 @@ class AttemptStore(Protocol):
         """Open jobs in this state with a place above `after`, by place."""
         ...
 
+    async def open_ids(
+        self, state: JobState, *, after: int, upto: int | None = None, limit: int
+    ) -> list[tuple[int, JobId]]:
+        """As `open_jobs`, but places and ids alone, up to and with place `upto`."""
+        ...
+
+    async def last_place(self) -> tuple[int, datetime]:
+        """The last place that was given out, also to jobs not committed yet; and the time."""
+        ...
+
     async def expire_waiting(self, job_ids: Collection[JobId]) -> list[Settled]:
         """Fails those of the jobs that wait and were not started within their queue time."""
         ...
@@ -164,13 +175,8 @@ class Line(Protocol):
         """The jobs have ended: frees places and slots, stops other attempts than `by`."""
         ...
 
-    async def requeue(
-        self, claim: Claim, *, stop: bool, not_before: datetime | None = None
-    ) -> bool:
-        """The attempt no longer runs: its job goes back to its old place, unless another has it.
-
-        Until `not_before` no worker is given the job.
-        """
+    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
+        """The attempt no longer runs: its job goes back to its old place, unless another has it."""
         ...
 
     async def stop(self, job_id: JobId) -> bool:
@@ -233,8 +239,22 @@ class Upkeep(Protocol):
         """Waiting jobs past their queue time."""
         ...
 
-    async def known(self, *, after: int, limit: int) -> list[tuple[int, JobId]]:
-        """Jobs in line or running with a place above `after`, by place."""
+    async def known(
+        self, *, after: int, upto: int | None = None, limit: int
+    ) -> list[tuple[int, JobId]]:
+        """Jobs in line or running with a place above `after` up to and with `upto`, by place."""
+        ...
+
+    async def leased(self, *, limit: int) -> list[JobId]:
+        """Jobs under a lease."""
+        ...
+
+    async def survey(self) -> Survey:
+        """How far the comparison with the database has come; at its start after a loss."""
+        ...
+
+    async def surveyed(self, survey: Survey) -> None:
+        """Keeps how far it has come, for the next pass of whichever replica."""
         ...
 
     async def depth(self) -> Depth:
@@ -245,12 +265,48 @@ class Upkeep(Protocol):
         """How fast the lane works."""
         ...
 
-    async def release(self, *, limit: int) -> int:
-        """Lets jobs be claimed whose pause is over; answers how many."""
-        ...
-
     async def remind(self) -> None:
         """Says again to workers what they were told and have not answered."""
+        ...
+
+
+class Epoch(Protocol):
+    """The queue's store, as the replica that fills it again uses it.
+
+    Until it is open, every other use of the queue raises `DependencyDown`. A rebuild is known by
+    its token; its steps raise `Conflict` once another has begun or the store was lost again.
+    """
+
+    async def is_open(self) -> bool:
+        """The queue serves."""
+        ...
+
+    async def begin(self, *, alone: bool) -> str | None:
+        """Begins a rebuild unless the queue is open; None when there is nothing to begin.
+
+        Nor is there where another replica has begun and goes on, unless the caller knows that it
+        is `alone`.
+        """
+        ...
+
+    async def sweep(self, token: str) -> None:
+        """Removes what is left from before."""
+        ...
+
+    async def restore(self, token: str, admissions: Sequence[Admission]) -> None:
+        """Puts jobs in line, or back under a lease as long as a new one."""
+        ...
+
+    async def open(self, token: str) -> None:
+        """The queue is complete: all replicas are told."""
+        ...
+
+
+class Locks(Protocol):
+    """Locks between replicas, on the database; one that dies gives up what it held."""
+
+    def hold(self, name: str, *, wait_s: float = 0) -> AbstractAsyncContextManager[bool]:
+        """Takes the lock for the block; False where another replica has it even after the wait."""
         ...
 
 
@@ -343,6 +399,10 @@ class Observer(Protocol):
 
     def trouble(self, what: str, error: Exception) -> None:
         """Something outside did not answer; it will be tried again."""
+        ...
+
+    def rebuilt(self, count: int, *, took_s: float) -> None:
+        """The queue was lost and holds so many open jobs again."""
         ...
 
     def repaired(self, what: str, count: int) -> None:

@@ -19,6 +19,7 @@ from scheduler.domain.worker import Worker
 from scheduler.storage.leases import RedisLeases
 from scheduler.storage.queue import RedisLine
 from scheduler.storage.scripts import Scripts
+from tests.fakes.scheduler import open_lane
 
 MODELS = ("a", "b", "c")
 TIERS = {0: 1, 10: 4, 100: 16, 7: 3}
@@ -108,6 +109,7 @@ async def drive(url: str, plan: list[tuple[object, ...]]) -> None:
     async with Redis.from_url(url) as redis:
         await redis.flushall()
         scripts = Scripts(redis, "default")
+        await open_lane(redis, scripts)
         both = Both(
             RedisLine(redis, scripts, lease_ttl_s=60), RedisLeases(redis, scripts, lease_ttl_s=60)
         )

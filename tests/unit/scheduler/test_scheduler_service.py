@@ -16,6 +16,7 @@ from scheduler.domain.lease import Ended, Outcome
 from scheduler.domain.line import Progress
 from scheduler.domain.stream import Acknowledged, Assign, Stop, Welcome
 from scheduler.loop import every, prune, reconcile, watch_leases
+from scheduler.service import reconcile as reconcile_module
 from scheduler.service import upkeep
 from scheduler.service.watch import Seen
 from tests.fakes.scheduler_house import ALICE, LEASE_S, House, model
@@ -27,7 +28,7 @@ async def test_a_submit_goes_on_while_the_queue_is_away(house: House) -> None:
     assert (job.state, job.position) == (JobState.QUEUED, 0)
     assert house.seen.names() == ["queued", "trouble admit", "trouble look"]
     house.queue.away = False
-    await house.caretaker.reconcile()
+    await house.reconciler.reconcile()
     assert ("repaired admitted", 1) in house.seen.seen
     assert (await house.jobs.get(ALICE, job.id)).position == 1
 
@@ -66,7 +67,7 @@ async def test_a_cancel_goes_on_while_the_queue_is_away(house: House) -> None:
     house.queue.away = True
     assert (await house.jobs.cancel(ALICE, running.id)).cancel_requested
     house.queue.away = False
-    await house.caretaker.reconcile()
+    await house.reconciler.reconcile()
     assert (await worker.hears(Stop)).attempt_id == assigned.claim.attempt_id
     names = house.seen.names()
     assert ("cancel_requested" in names, "settled" in names) == (True, True)
@@ -245,7 +246,7 @@ async def test_more_expired_leases_than_one_batch(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "_BATCH", 2)
-    monkeypatch.setattr(upkeep, "_PAGE", 2)
+    monkeypatch.setattr(reconcile_module, "_PAGE", 2)
     jobs = await house.submit(*[new_job_id() for _ in range(5)])
     worker = await house.worker(slots=5)
     assigned = [await worker.hears(Assign) for _ in jobs]
@@ -273,20 +274,20 @@ async def test_overdue_jobs_fail_and_others_do_not(house: House) -> None:
 async def test_the_queue_is_made_to_agree_with_the_database(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "_PAGE", 2)
+    monkeypatch.setattr(reconcile_module, "_PAGE", 2)
     jobs = await house.submit(*[new_job_id() for _ in range(5)], running=1)
     worker = await house.worker()
     running = await worker.hears(Assign)
     await house.settled()
     house.queue.forget()
-    await house.caretaker.reconcile()
+    await house.reconciler.reconcile()
     depth = await house.queue.depth()
     assert (depth.waiting, depth.running) == (4, 1)
     await house.store.cancel(ALICE, jobs[4].id)
-    await house.caretaker.reconcile()
+    await house.reconciler.reconcile()
     assert (await house.queue.depth()).waiting == 3
     assert ("repaired removed", 1) in house.seen.seen
-    await house.caretaker.reconcile()
+    await house.reconciler.reconcile()
     assert running.job.id == jobs[0].id
 
 
@@ -298,7 +299,7 @@ async def test_a_job_submitted_during_the_comparison_is_not_forgotten(house: Hou
         return []
 
     house.store.open_jobs = blind  # type: ignore[method-assign]
-    await house.caretaker.reconcile()
+    await house.reconciler.reconcile()
     house.store.open_jobs = open_jobs  # type: ignore[method-assign]
     assert (await house.jobs.get(ALICE, job.id)).position == 1
 
@@ -309,7 +310,7 @@ async def test_an_attempt_that_nobody_came_back_for_is_forgotten_uncounted(house
     assigned = await worker.hears(Assign)
     await house.settled()
     house.queue.forget()
-    await house.caretaker.reconcile()
+    await house.reconciler.reconcile()
     house.clock.move(2 * LEASE_S)
     await house.caretaker.expire()
     attempt = house.store.tries[assigned.claim.attempt_id]
@@ -338,7 +339,10 @@ async def test_the_loops_do_their_work(house: House) -> None:
     house.queue.forget()
     house.clock.move(601)
     house.store.rows[job.id] = replace(job, start_by=house.clock.now())
-    house.spawn("reconcile", reconcile(house.caretaker, house.seen, every_s=0.001))
+    house.spawn(
+        "reconcile",
+        reconcile(house.reconciler, house.seen, every_s=0.001, soon=house.reconcile_soon),
+    )
     house.spawn("leases", watch_leases(house.caretaker, house.seen, every_s=0.001))
     house.spawn("prune", prune(house.store, house.seen, kept_s=100))
     await house.until(lambda: house.store.rows[job.id].state is JobState.FAILED)

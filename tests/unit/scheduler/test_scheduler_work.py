@@ -240,7 +240,7 @@ async def test_reports_are_durable_while_the_queue_is_away(house: House) -> None
     assert "trouble free" in house.seen.names()
     assert house.store.rows[job.id].state is JobState.SUCCEEDED
     house.queue.away = False
-    await house.caretaker.reconcile()
+    await house.reconciler.reconcile()
     assert (await house.queue.depth()).running == 0
 
 

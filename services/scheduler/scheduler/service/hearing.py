@@ -6,6 +6,7 @@ from easel_kit.ids import JobId, ModelKey, WorkerId
 from scheduler.domain.line import Progress
 from scheduler.domain.stream import Control
 from scheduler.service.dispatch import Dispatch
+from scheduler.service.rebuild import Rebuilder
 from scheduler.service.watch import Watches
 from scheduler.service.workers import Workers
 
@@ -13,8 +14,14 @@ from scheduler.service.workers import Workers
 class Hearing:
     """`ports.SignalHandler`."""
 
-    def __init__(self, dispatch: Dispatch, workers: Workers, watches: Watches) -> None:
-        """Wake-ups go to `dispatch`, orders to `workers`, changes of jobs to `watches`."""
+    def __init__(
+        self, dispatch: Dispatch, workers: Workers, watches: Watches, rebuilder: Rebuilder
+    ) -> None:
+        """Wake-ups go to `dispatch`, orders to `workers`, changes of jobs to `watches`.
+
+        A new connection may lead to another store: `rebuilder` looks.
+        """
+        self._rebuilder = rebuilder
         self._dispatch = dispatch
         self._workers = workers
         self._watches = watches
@@ -33,5 +40,6 @@ class Hearing:
 
     def on_connected(self) -> None:
         """See `ports.SignalHandler`."""
+        self._rebuilder.doubt()
         self._dispatch.wake_all()
         self._watches.look_again()

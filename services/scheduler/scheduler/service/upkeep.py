@@ -1,17 +1,14 @@
-"""What keeps the queue right by itself: leases that ran out, waits too long, repairs."""
+"""What keeps the queue going by itself: leases that ran out and waits that took too long."""
 
 from __future__ import annotations
 
 from easel_kit.clock import Clock
 from easel_kit.errors import DependencyDown
-from easel_kit.ids import JobId
-from scheduler.domain.job import JobState
 from scheduler.domain.lease import Outcome, Report
 from scheduler.ports import AttemptStore, Line, Observer, Upkeep
 from scheduler.service.settle import Settler
 
 _BATCH = 200
-_PAGE = 1_000
 
 
 class Caretaker:
@@ -68,11 +65,6 @@ class Caretaker:
             self._calm_until = self._clock.monotonic() + self._lease_ttl_s
             raise
 
-    async def release(self) -> None:
-        """Lets jobs be claimed whose pause before the next try is over."""
-        while await self._upkeep.release(limit=_BATCH) == _BATCH:
-            pass
-
     async def remind(self) -> None:
         """Says again to workers what they have not answered."""
         await self._upkeep.remind()
@@ -86,39 +78,3 @@ class Caretaker:
         for one in settled:
             self._observer.settled(one)
         await self._settler.follow(settled, by_worker=False)
-
-    async def reconcile(self) -> None:
-        """Makes the queue agree with the database, in both directions."""
-        known = await self._known()
-        admitted = 0
-        for state in (JobState.RUNNING, JobState.QUEUED):  # slots first, then who waits for them
-            after = 0
-            while page := await self._attempts.open_jobs(state, after=after, limit=_PAGE):
-                after = page[-1].place
-                missing = [one for one in page if one.job_id not in known]
-                known.difference_update(one.job_id for one in page)
-                if missing:
-                    admitted += await self._line.admit(missing)
-        if admitted:
-            self._observer.repaired("admitted", admitted)
-        await self._forget(known)
-        for job_id in await self._attempts.stop_requests(limit=_PAGE):
-            await self._line.stop(job_id)
-        self._observer.depth(await self._upkeep.depth())
-
-    async def _known(self) -> set[JobId]:
-        known: set[JobId] = set()
-        after = 0
-        while page := await self._upkeep.known(after=after, limit=_PAGE):
-            after = page[-1][0]
-            known.update(job_id for _, job_id in page)
-        return known
-
-    async def _forget(self, leftover: set[JobId]) -> None:
-        """Jobs that the queue knew and the pages did not show: gone, if they have ended."""
-        if not leftover:
-            return
-        still_open = {one.job_id for one in await self._attempts.admissions(leftover)}
-        if gone := leftover - still_open:
-            await self._line.remove(gone)
-            self._observer.repaired("removed", len(gone))

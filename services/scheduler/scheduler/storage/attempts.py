@@ -7,12 +7,12 @@ decide (`storage.settlement`), and writes state, result, event and the users' co
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
 
 import asyncpg
 
 from easel_kit.db import Connection, Pool, connection, transaction
 from easel_kit.ids import AttemptId, JobId
-from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import QUEUE_TIME_EXCEEDED, Job, JobState
 from scheduler.domain.lease import Claim, Report, Settled
 from scheduler.domain.line import Admission
@@ -32,22 +32,12 @@ class PostgresAttempts:
     """`ports.AttemptStore` on Postgres."""
 
     def __init__(
-        self,
-        pool: Pool,
-        *,
-        lane: str,
-        max_attempts: int,
-        retry: Backoff,
-        ring: Callable[[], None],
+        self, pool: Pool, *, lane: str, max_attempts: int, ring: Callable[[], None]
     ) -> None:
-        """A job fails after `max_attempts` tries that count, with a pause of `retry` between some.
-
-        `ring` is called when the feed has grown.
-        """
+        """A job fails after `max_attempts` tries that count; `ring` when the feed has grown."""
         self._pool = pool
         self._lane = lane
         self._max_attempts = max_attempts
-        self._retry = retry
         self._ring = ring
 
     async def record(self, claims: Sequence[Claim], *, revive: bool = False) -> list[AttemptId]:
@@ -84,9 +74,7 @@ class PostgresAttempts:
             jobs = await _lock_jobs(db, {report.claim.job_id for report in reports})
             known = [report.claim for report in reports if report.claim.job_id in jobs]
             await _insert_attempts(db, known)
-            work = Settlement(
-                jobs.values(), await _attempts(db, jobs), self._max_attempts, self._retry
-            )
+            work = Settlement(jobs.values(), await _attempts(db, jobs), self._max_attempts)
             settled = [work.take(report) for report in reports]
             await write_settlement(db, work)
         if work.ended:
@@ -180,6 +168,32 @@ class PostgresAttempts:
                 limit,
             )
         return [admission_from_row(row) for row in rows]
+
+    async def open_ids(
+        self, state: JobState, *, after: int, upto: int | None = None, limit: int
+    ) -> list[tuple[int, JobId]]:
+        """See `ports.AttemptStore`."""
+        async with connection(self._pool) as db:
+            rows = await db.fetch(
+                "SELECT place, id FROM jobs WHERE lane = $1 AND state = $2 "
+                "AND finished_at IS NULL AND place > $3 AND ($4::bigint IS NULL OR place <= $4) "
+                "ORDER BY place LIMIT $5",
+                self._lane,
+                state,
+                after,
+                upto,
+                limit,
+            )
+        return [(row["place"], JobId(row["id"])) for row in rows]
+
+    async def last_place(self) -> tuple[int, datetime]:
+        """See `ports.AttemptStore`."""
+        async with connection(self._pool) as db:
+            row = await db.fetchrow(
+                "SELECT last_value, clock_timestamp() AS at FROM jobs_place_seq"
+            )
+        assert row is not None  # noqa: S101 (a sequence has one row)
+        return row["last_value"], row["at"]
 
     async def stop_requests(self, *, limit: int) -> list[JobId]:
         """See `ports.AttemptStore`."""

@@ -98,13 +98,13 @@ class RedisLeases:
 
     async def catalogue_version(self) -> str:
         """See `ports.Registry`."""
-        with redis_errors():
-            found: bytes | None = await self._redis.get(f"{self._scripts.prefix}catalogue")  # type: ignore[assignment]
-        return (found or b"").decode()
+        found: bytes = await self._scripts.run("catalogue")
+        return found.decode()
 
     async def workers(self) -> list[WorkerStatus]:
         """See `ports.Registry`."""
         prefix = self._scripts.prefix
+        await self._scripts.run("check")
         with redis_errors():
             found_ids: list[bytes] = await self._redis.zrange(f"{prefix}workers", 0, -1)  # type: ignore[assignment]
             async with self._redis.pipeline(transaction=False) as pipe:

@@ -6,7 +6,6 @@ All decisions are in `lua/`; here values become arguments and answers become val
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from scheduler.domain.estimate import (
 )
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission, Depth, Live
+from scheduler.domain.survey import Survey
 from scheduler.storage.codec import (
     admission_to_redis,
     claims_from_redis,
@@ -62,13 +62,10 @@ class RedisLine:
         for some in _batches(job_ids):
             await self._scripts.run("remove", by or "", took_ms, *some)
 
-    async def requeue(
-        self, claim: Claim, *, stop: bool, not_before: datetime | None = None
-    ) -> bool:
+    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
         """See `ports.Line`."""
         told = "1" if stop else ""
-        pause = to_ms(not_before) if not_before else "0"
-        return bool(await self._scripts.run("requeue", claim.attempt_id, claim.job_id, told, pause))
+        return bool(await self._scripts.run("requeue", claim.attempt_id, claim.job_id, told))
 
     async def stop(self, job_id: JobId) -> bool:
         """See `ports.Line`."""
@@ -93,13 +90,38 @@ class RedisLine:
         """See `ports.Upkeep`."""
         return [JobId(job.decode()) for job in await self._scripts.run("overdue", limit)]
 
-    async def known(self, *, after: int, limit: int) -> list[tuple[int, JobId]]:
+    async def known(
+        self, *, after: int, upto: int | None = None, limit: int
+    ) -> list[tuple[int, JobId]]:
         """See `ports.Upkeep`."""
-        with redis_errors():
-            found: list[tuple[bytes, float]] = await self._redis.zrangebyscore(  # type: ignore[assignment]
-                f"{self._scripts.prefix}jobs", f"({after}", "+inf", 0, limit, withscores=True
-            )
-        return [(int(place), JobId(job.decode())) for job, place in found]
+        last = "+inf" if upto is None else upto
+        found = await self._scripts.run("known", after, last, limit)
+        return [
+            (int(place), JobId(job.decode()))
+            for job, place in zip(found[::2], found[1::2], strict=True)
+        ]
+
+    async def leased(self, *, limit: int) -> list[JobId]:
+        """See `ports.Upkeep`."""
+        return [JobId(job.decode()) for job in await self._scripts.run("leased", limit)]
+
+    async def survey(self) -> Survey:
+        """See `ports.Upkeep`."""
+        floor, following, at_ms, cursor = await self._scripts.run("survey")
+        return Survey(
+            floor=int(floor or 0),
+            next_floor=int(following or 0),
+            next_floor_at=from_ms(at_ms or 0),
+            cursor=int(cursor or 0),
+        )
+
+    async def surveyed(self, survey: Survey) -> None:
+        """See `ports.Upkeep`."""
+        await self._scripts.run(
+            "survey",
+            *("floor", survey.floor, "next_floor", survey.next_floor),
+            *("next_floor_at_ms", to_ms(survey.next_floor_at), "cursor", survey.cursor),
+        )
 
     async def pace(self) -> Pace:
         """See `ports.Upkeep`."""
@@ -112,6 +134,7 @@ class RedisLine:
     async def depth(self) -> Depth:
         """See `ports.Upkeep`."""
         prefix = self._scripts.prefix
+        await self._scripts.run("check")
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.zcard(f"{prefix}jobs")
@@ -122,10 +145,6 @@ class RedisLine:
         return Depth(
             waiting=max(0, jobs - running), running=running, workers=workers, slots=int(slots or 0)
         )
-
-    async def release(self, *, limit: int) -> int:
-        """See `ports.Upkeep`."""
-        return int(await self._scripts.run("release", limit))
 
     async def remind(self) -> None:
         """See `ports.Upkeep`."""
@@ -163,7 +182,7 @@ class _View:
         )
 
     def _waiting(self, answer: list[Any]) -> Live:
-        _, number, tier, cost, own_before, own_waiting, rank, users, not_before = answer
+        _, number, tier, cost, own_before, own_waiting, rank, users = answer
         spot = Spot(
             priority=int(tier),
             cost_ms=int(cost),
@@ -177,12 +196,7 @@ class _View:
             running=False,
             attempts=int(number),
             position=place,
-            eta_s=eta_waiting_s(
-                place,
-                spot.cost_ms,
-                self._pace,
-                pause_ms=max(0.0, float(not_before or "0") - self._now_ms),
-            ),
+            eta_s=eta_waiting_s(place, spot.cost_ms, self._pace),
         )
 
 

@@ -21,6 +21,7 @@ from scheduler.storage.codec import control_from_redis, progress_from_redis
 _RECONNECT_S = 0.2
 _CONFIRM_S = 1.0
 _LISTEN_S = 5.0
+_OPENED = b"opened"
 
 _log = get_logger(__name__)
 
@@ -107,8 +108,10 @@ class RedisSignals:
         elif channel == self._wake:
             handler.on_wake(ModelKey(data.decode()))
         elif channel == self._control:
-            worker_id, message = control_from_redis(data)
-            handler.on_control(worker_id, message)
+            if data == _OPENED:
+                handler.on_connected()
+            else:
+                handler.on_control(*control_from_redis(data))
         else:
             job_id = JobId(channel.removeprefix(self._job))
             handler.on_job(job_id, progress_from_redis(job_id, data))

@@ -1,0 +1,2 @@
+-- Changes whenever some worker's models may have.
+return call('GET', P .. 'catalogue') or ''

@@ -1,0 +1,2 @@
+-- Says only whether the queue serves.
+return 1
