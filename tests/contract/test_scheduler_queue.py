@@ -337,3 +337,63 @@ async def test_a_worker_that_is_told_to_drain_shows_it_until_it_leaves(queue: Qu
     await queue.leases.leave(W, "next")
     await queue.leases.join(worker())
     assert [one.worker.draining for one in await queue.registry.workers()] == [False]
+
+
+async def test_a_pause_keeps_a_job_out_of_the_line_and_its_place_in_it(queue: Queue) -> None:
+    jobs = [admission() for _ in range(2)]
+    await queue.line.admit(jobs)
+    await queue.leases.join(worker())
+    (claim,) = await queue.claim()
+    await queue.line.remove([jobs[1].job_id], took_ms=100)  # measures the pace
+    later = admission()
+    await queue.line.admit([later])
+    end = datetime.now(UTC) + timedelta(seconds=0.4)
+    assert await queue.line.requeue(claim, stop=False, not_before=end)
+    live = await queue.line.live([jobs[0].job_id, later.job_id])
+    assert [(one.running, one.position) for one in live.values()] == [(False, 1), (False, 1)]
+    etas = [one.eta_s or 0 for one in live.values()]
+    assert etas[0] > etas[1]
+    assert (await queue.upkeep.depth()).waiting == 2
+    assert await queue.claimed() == [later.job_id]
+    assert await queue.upkeep.release(limit=9) == 0
+    await queue.wait(0.5)
+    assert await queue.claimed(2) == [jobs[0].job_id]
+
+
+async def test_the_end_of_a_pause_is_told(queue: Queue) -> None:
+    await queue.leases.join(worker())
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    jobs = [replace(admission(attempts=1), not_before=soon) for _ in range(3)]
+    assert await queue.line.admit(jobs) == 3
+    assert await queue.claimed() == []
+    await queue.line.remove([jobs[0].job_id])
+    await queue.wait(0.3)
+    assert await queue.upkeep.release(limit=1) == 1
+    assert await queue.upkeep.release(limit=9) == 1
+    assert set(await queue.claimed(3)) == {jobs[1].job_id, jobs[2].job_id}
+
+
+async def test_a_worker_that_comes_back_ends_the_pause(queue: Queue) -> None:
+    job = admission()
+    await queue.line.admit([job])
+    await queue.leases.join(worker())
+    (claim,) = await queue.claim()
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    await queue.line.requeue(claim, stop=False, not_before=soon)
+    assert await queue.leases.adopt("s", replace(job, attempts=1, claim=claim))
+    await queue.wait(0.3)
+    assert await queue.upkeep.release(limit=9) == 0
+    assert await queue.claimed() == []
+
+
+async def test_a_paused_job_moves_with_its_user_to_another_tier(queue: Queue) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    paused = replace(admission(attempts=1), not_before=soon)
+    better = Share(version=2, priority=10, weight=4, max_running=3)
+    await queue.line.admit([paused, admission(BOB)])
+    await queue.line.admit([admission(share=better)])
+    await queue.leases.join(worker())
+    await queue.wait(0.3)
+    first, second = await queue.claim(2)
+    assert (first.user_id, first.job_id) == (ALICE, paused.job_id)
+    assert second.user_id in {ALICE, BOB}

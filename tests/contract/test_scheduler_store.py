@@ -48,7 +48,7 @@ from scheduler.storage.events import PostgresFeed
 from scheduler.storage.jobs import PostgresJobs
 from scheduler.storage.load import PostgresLoad
 from tests.fakes.scheduler_jobs import MovableClock
-from tests.fakes.scheduler_store import MemoryStore
+from tests.fakes.scheduler_store import RETRY, MemoryStore
 
 ALICE, BOB = UserId("alice"), UserId("bob")
 PLAN = Entitlements(
@@ -135,7 +135,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
 
         yield Store(
             PostgresJobs(pool, lane="default", ring=ring),
-            PostgresAttempts(pool, lane="default", max_attempts=3, ring=ring),
+            PostgresAttempts(pool, lane="default", max_attempts=3, retry=RETRY, ring=ring),
             PostgresFeed(pool),
             PostgresLoad(pool, lane="default"),
             pool,
@@ -206,6 +206,21 @@ async def test_a_success_is_accepted_once(store: Store) -> None:
     assert done.steps_done == 20
     assert done.finished_at is not None
     assert await store.events() == [(job.id, EventType.QUEUED), (job.id, EventType.SUCCEEDED)]
+
+
+async def test_only_a_failure_that_time_may_heal_is_followed_by_a_pause(store: Store) -> None:
+    (job,) = await store.submit()
+    failed = Report(await store.claim(job), Outcome.FAILED, error=OUT_OF_MEMORY)
+    (settled,) = await store.attempts.settle([failed])
+    assert settled.not_before is not None
+    assert 0.4 <= (settled.not_before - job.queued_at).total_seconds() <= 10
+    (admission,) = await store.attempts.admissions([job.id])
+    assert admission.not_before == settled.not_before
+    for number, outcome in enumerate((Outcome.HANDED_BACK, Outcome.UNFIT), start=2):
+        (settled,) = await store.attempts.settle([Report(await store.claim(job, number), outcome)])
+        assert (settled.state, settled.not_before) == (JobState.QUEUED, None)
+    (admission,) = await store.attempts.admissions([job.id])
+    assert admission.not_before is None
 
 
 async def test_a_place_is_free_after_the_end(store: Store) -> None:

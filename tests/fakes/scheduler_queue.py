@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from easel_kit.errors import (
     Conflict,
@@ -33,6 +34,7 @@ class _Entry:
     deadline: float = 0.0
     restored: bool = False
     progress: Progress | None = None
+    not_before: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -54,6 +56,10 @@ class _Silent:
 
     def on_connected(self) -> None:
         """Never."""
+
+
+def _waiting(one: Admission) -> Waiting:
+    return Waiting(one.job_id, one.user_id, one.model_key, one.cost_ms, one.place)
 
 
 class MemoryQueue:
@@ -121,6 +127,7 @@ class MemoryQueue:
             added += 1
             self._put(admission)
             entry = self._entries[admission.job_id]
+            self._pause(entry, admission.not_before)
             if admission.claim is not None:
                 assert self._policy.hold(admission.job_id)
                 entry.claim, entry.number = admission.claim, admission.claim.number
@@ -132,13 +139,7 @@ class MemoryQueue:
     def _put(self, admission: Admission) -> None:
         self._entries[admission.job_id] = _Entry(admission, admission.attempts)
         self._policy.admit(
-            Waiting(
-                admission.job_id,
-                admission.user_id,
-                admission.model_key,
-                admission.cost_ms,
-                admission.place,
-            ),
+            _waiting(admission),
             admission.share,
         )
 
@@ -159,7 +160,14 @@ class MemoryQueue:
             self.handler.on_job(job_id, None)
         self._wake()
 
-    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
+    def _pause(self, entry: _Entry, not_before: datetime | None) -> None:
+        if not_before is not None and not_before > self._clock.now():
+            entry.not_before = not_before
+            self._policy.remove(entry.admission.job_id)
+
+    async def requeue(
+        self, claim: Claim, *, stop: bool, not_before: datetime | None = None
+    ) -> bool:
         """See `ports.Line`."""
         self._reach()
         if stop:
@@ -169,6 +177,7 @@ class MemoryQueue:
             return False
         entry.claim, entry.progress = None, None
         self._policy.requeue(claim.job_id)
+        self._pause(entry, not_before)
         self.handler.on_job(claim.job_id, None)
         self._wake()
         return True
@@ -194,8 +203,14 @@ class MemoryQueue:
             if entry is None:
                 continue
             if entry.claim is None:
-                place = waiting.index(job_id) + 1
-                eta_s = eta_waiting_s(place, entry.admission.cost_ms, pace)
+                own = entry.admission.place
+                place = sum(self._entries[one].admission.place < own for one in waiting) + 1
+                pause_s = 0.0
+                if entry.not_before is not None:
+                    pause_s = (entry.not_before - self._clock.now()).total_seconds()
+                eta_s = eta_waiting_s(
+                    place, entry.admission.cost_ms, pace, pause_ms=max(0.0, pause_s * 1000)
+                )
                 found[job_id] = Live(
                     running=False, attempts=entry.number, position=place, eta_s=eta_s
                 )
@@ -266,6 +281,7 @@ class MemoryQueue:
     ) -> list[Claim]:
         """See `ports.Leases`."""
         self._known(worker_id, session)
+        await self.release(limit=count)
         claims: list[Claim] = []
         while len(claims) < count and (job := self._policy.claim(models)) is not None:
             entry = self._entries[job.job_id]
@@ -292,6 +308,8 @@ class MemoryQueue:
         if worker is None or worker.session != session or claim.job_id in self._gone:
             return False
         entry = self._entries.get(claim.job_id)
+        if entry is not None and entry.not_before is not None:
+            self._unpause(entry)
         if entry is None:
             self._put(admission)
             entry = self._entries[claim.job_id]
@@ -418,6 +436,22 @@ class MemoryQueue:
         """See `ports.Upkeep`."""
         self._reach()
         return replace(self._pace, slots=sum(worker.slots for worker in self._workers.values()))
+
+    async def release(self, *, limit: int) -> int:
+        """See `ports.Upkeep`."""
+        self._reach()
+        now = self._clock.now()
+        paused = [one for one in self._entries.values() if one.not_before is not None]
+        due = [one for one in paused if one.not_before is not None and one.not_before <= now]
+        for entry in due[:limit]:
+            self._unpause(entry)
+        if due:
+            self._wake()
+        return len(due[:limit])
+
+    def _unpause(self, entry: _Entry) -> None:
+        entry.not_before = None
+        self._policy.admit(_waiting(entry.admission), entry.admission.share)
 
     async def remind(self) -> None:
         """See `ports.Upkeep`."""

@@ -295,6 +295,8 @@ class SchedulerStack:
             "reconnect_grace_s": 0.1,
             "expire_every_s": 0.05,
             "reconcile_every_s": 0.2,
+            "retry_base_s": 0.05,
+            "retry_cap_s": 0.1,
             "position_every_s": 0.05,
             "grace_s": 1,
         }

@@ -10,6 +10,7 @@ from easel_kit.errors import (
     OutOfRange,
 )
 from easel_kit.ids import AttemptId, JobId, ModelKey
+from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import (
     QUEUE_TIME_EXCEEDED,
     Cursor,
@@ -28,11 +29,17 @@ from scheduler.domain.lease import (
 )
 from scheduler.domain.line import Admission
 from scheduler.domain.load import Load, ModelLoad, TierLoad
-from tests.fakes.scheduler_jobs import Attempt, MemoryJobs, share_of
+from tests.fakes.scheduler_jobs import Attempt, MemoryJobs, MovableClock, share_of
+
+RETRY = Backoff(base_s=1, cap_s=30)
 
 
 class MemoryStore(MemoryJobs):
     """`JobStore`, `AttemptStore`, `LoadStore` and `FeedStore`; `away` makes every call fail."""
+
+    def __init__(self, clock: MovableClock, *, max_attempts: int = 3) -> None:
+        super().__init__(clock, max_attempts=max_attempts)
+        self._pauses: dict[JobId, datetime] = {}
 
     # --- AttemptStore
 
@@ -100,6 +107,11 @@ class MemoryStore(MemoryJobs):
                 images=report.images,
                 warnings=report.warnings,
             )
+            self._pauses.pop(job.id, None)
+            if verdict.pause:
+                failures = standing.failures + attempt.counted
+                wait = timedelta(seconds=RETRY.delay_s(failures, luck=0.5))
+                self._pauses[job.id] = self._clock.now() + wait
             self._end(changed) if verdict.state.ended else self._change(changed)
         return Settled(
             job.id,
@@ -110,6 +122,7 @@ class MemoryStore(MemoryJobs):
             outcome=report.outcome,
             error=verdict.error,
             traceparent=job.traceparent,
+            not_before=self._pauses.get(job.id),
         )
 
     async def claims(self, attempt_ids: Collection[AttemptId]) -> list[Claim]:
@@ -151,6 +164,7 @@ class MemoryStore(MemoryJobs):
             share=share_of(plan),
             claim=attempt.claim if attempt is not None and runs else None,
             front=job.front,
+            not_before=self._pauses.get(job.id),
         )
 
     async def open_jobs(self, state: JobState, *, after: int, limit: int) -> list[Admission]:

@@ -46,11 +46,12 @@ async def every(
 
 
 async def watch_leases(caretaker: Caretaker, observer: Observer, *, every_s: float) -> None:
-    """Expires leases and overdue waits, and repeats orders that workers have not answered."""
+    """Ends leases, overdue waits and pauses, and repeats orders that workers have not answered."""
 
     async def look() -> None:
         await caretaker.expire()
         await caretaker.fail_overdue()
+        await caretaker.release()
         await caretaker.remind()
 
     await every(every_s, "expire", look, observer)

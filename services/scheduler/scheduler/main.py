@@ -17,6 +17,7 @@ from easel_kit.redis import open_redis
 from easel_kit.rpc.server import RpcServer, build_server
 from easel_kit.telemetry import serve_metrics
 from scheduler import loop
+from scheduler.domain.backoff import Backoff
 from scheduler.observe import LoggingObserver
 from scheduler.ports import Observer, Publisher, Spawn
 from scheduler.rpc.events import EventServicer
@@ -175,7 +176,11 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:
     return _Stores(
         jobs=PostgresJobs(pool, lane=settings.lane, ring=bell.ring),
         attempts=PostgresAttempts(
-            pool, lane=settings.lane, max_attempts=settings.max_attempts, ring=bell.ring
+            pool,
+            lane=settings.lane,
+            max_attempts=settings.max_attempts,
+            retry=Backoff(settings.retry_base_s, settings.retry_cap_s),
+            ring=bell.ring,
         ),
         feed=PostgresFeed(pool),
         load=PostgresLoad(pool, lane=settings.lane),

@@ -175,8 +175,13 @@ class Line(Protocol):
         """The jobs have ended: frees places and slots, stops other attempts than `by`."""
         ...
 
-    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
-        """The attempt no longer runs: its job goes back to its old place, unless another has it."""
+    async def requeue(
+        self, claim: Claim, *, stop: bool, not_before: datetime | None = None
+    ) -> bool:
+        """The attempt no longer runs: its job goes back to its old place, unless another has it.
+
+        Until `not_before` no worker is given the job.
+        """
         ...
 
     async def stop(self, job_id: JobId) -> bool:
@@ -263,6 +268,10 @@ class Upkeep(Protocol):
 
     async def pace(self) -> Pace:
         """How fast the lane works."""
+        ...
+
+    async def release(self, *, limit: int) -> int:
+        """Lets jobs be claimed whose pause is over; answers how many."""
         ...
 
     async def remind(self) -> None:

@@ -35,6 +35,10 @@ class Settings(ServiceSettings):
         1.0, ge=0, le=60, description="How long a worker without a stream keeps its work."
     )
     max_attempts: int = Field(3, ge=1, le=100, description="Tries that count before a job fails.")
+    retry_base_s: float = Field(
+        1.0, gt=0, le=3600, description="Longest pause before the second try; doubles with each."
+    )
+    retry_cap_s: float = Field(30.0, gt=0, le=3600, description="No pause is longer.")
     max_jobs_per_submit: int = Field(500, ge=1, le=10_000, description="Jobs in one request.")
     max_preview_bytes: int = Field(256 * 1024, ge=0, description="Larger previews are dropped.")
     max_watchers: int = Field(10_000, ge=1, description="Streams that watch jobs, at most.")
@@ -66,7 +70,9 @@ class Settings(ServiceSettings):
     )
 
     @model_validator(mode="after")
-    def _lease_outlives_heartbeats(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.lease_ttl_s < _HEARTBEATS_PER_LEASE * self.heartbeat_s:
             raise ValueError("lease_ttl_s must be at least three times heartbeat_s")
+        if self.retry_cap_s < self.retry_base_s:
+            raise ValueError("retry_cap_s must not be below retry_base_s")
         return self

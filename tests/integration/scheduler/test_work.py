@@ -106,6 +106,50 @@ async def test_a_job_is_tried_three_times_and_fails_with_the_last_error(
     assert ended.attempts == 3
 
 
+@pytest.fixture
+async def patient(idle_stack: SchedulerStack) -> AsyncIterator[SchedulerStack]:
+    """A scheduler whose pauses outlast a test."""
+    async with idle_stack.running(retry_base_s=3600, retry_cap_s=3600):
+        yield idle_stack
+
+
+async def test_a_pause_outlives_redis_and_ends_with_a_cancel(patient: SchedulerStack) -> None:
+    (job,) = await patient.submit()
+    async with patient.worker() as worker:
+        await worker.fails(await worker.is_assigned())
+        await worker.takes(1)
+        (other,) = await patient.submit(user=BOB)
+        await worker.finishes(await worker.is_assigned())
+        await worker.takes(1)
+        await worker.hears_nothing()
+        paused = await patient.get(job.id)
+        assert (paused.state, paused.position) == (jobs_pb2.JOB_STATE_QUEUED, 1)
+        assert paused.eta_seconds > 1000
+        async with patient.redis as redis:
+            await redis.flushall()
+
+        async def known() -> bool:
+            return (await patient.get(job.id)).position == 1
+
+        await patient.eventually(known)
+        await worker.hears_nothing()
+    assert (await patient.get(other.id, BOB)).state == jobs_pb2.JOB_STATE_SUCCEEDED
+    assert (await patient.cancel(job.id)).state == jobs_pb2.JOB_STATE_CANCELLED
+    async with patient.redis as redis:
+        assert not await redis.exists("easel:{default}:delayed", f"easel:{{default}}:j:{job.id}")
+
+
+async def test_a_worker_that_cannot_go_on_costs_no_pause(patient: SchedulerStack) -> None:
+    (job,) = await patient.submit()
+    async with patient.worker() as worker, patient.worker("other", offer=False) as other:
+        await worker.fails(await worker.is_assigned(), lease.FAILURE_KIND_WORKER)
+        await other.takes(1)
+        again = await other.is_assigned()
+        assert (again.job_id, again.attempt_number) == (job.id, 2)
+        await other.finishes(again)
+    assert await patient.row("SELECT count(*) FROM attempts WHERE counted") == 1
+
+
 async def test_handing_back_counts_no_try_and_keeps_the_place(stack: SchedulerStack) -> None:
     first, second = await stack.submit(submission(), submission(), plan=entitlements(running=1))
     async with stack.worker() as worker:

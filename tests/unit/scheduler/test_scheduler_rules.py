@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easel_kit.ids import UserId, WorkerId, new_attempt_id, new_job_id
+from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import OPEN_STATES, WORKER_LOST, Entitlements, JobError, JobState
-from scheduler.domain.lease import Claim, Ended, Outcome, Report, Standing, judge
+from scheduler.domain.lease import COUNTED, Claim, Ended, Outcome, Report, Standing, judge
 
 CLAIM = Claim(
     new_attempt_id(), new_job_id(), UserId("u"), WorkerId("w"), 1, datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,14 +67,39 @@ def test_a_refused_request_fails_at_once() -> None:
     assert verdict(Outcome.REFUSED, error=ERROR) == (JobState.FAILED, ERROR)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.LOST])
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNFIT, Outcome.LOST])
 def test_the_last_try_that_counts_fails_the_job(outcome: Outcome) -> None:
     assert verdict(outcome, failures=1, error=ERROR) == (JobState.QUEUED, None)
     assert verdict(outcome, failures=2, error=ERROR) == (JobState.FAILED, ERROR)
     assert verdict(outcome, failures=2) == (JobState.FAILED, WORKER_LOST)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.HANDED_BACK, Outcome.FORGOTTEN, Outcome.STOPPED])
+def test_only_a_failure_that_time_may_heal_is_tried_again_after_a_pause() -> None:
+    pauses = {
+        outcome: judge(
+            Standing(JobState.RUNNING, cancel_requested=False, is_current=True, failures=0),
+            Report(CLAIM, outcome),
+            max_attempts=3,
+        ).pause
+        for outcome in OUTCOMES
+    }
+    assert [outcome for outcome, pause in pauses.items() if pause] == [Outcome.FAILED]
+
+
+@given(failures=st.integers(1, 10_000), luck=st.floats(0, 1, exclude_max=True))
+def test_pauses_double_up_to_their_cap_and_half_of_each_is_chance(
+    failures: int, luck: float
+) -> None:
+    most_s = min(30.0, 2.0 ** min(failures - 1, 10))
+    delay_s = Backoff(base_s=1, cap_s=30).delay_s(failures, luck)
+    assert most_s / 2 <= delay_s <= most_s
+    assert delay_s == pytest.approx(most_s * (0.5 + luck / 2))
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Outcome.HANDED_BACK, Outcome.UNDELIVERED, Outcome.FORGOTTEN, Outcome.STOPPED],
+)
 def test_what_is_nobodys_failure_never_ends_a_job(outcome: Outcome) -> None:
     assert verdict(outcome, failures=99) == (JobState.QUEUED, None)
 
@@ -93,7 +119,7 @@ def test_a_job_ends_at_most_once(
         )
         if new is not None:
             ends += new.ended
-            failures += outcome in {Outcome.FAILED, Outcome.LOST}
+            failures += outcome in COUNTED
             state = new
     assert ends == state.ended
     assert failures <= 3

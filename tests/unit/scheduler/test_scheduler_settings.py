@@ -22,3 +22,11 @@ def test_a_lease_outlives_three_heartbeats(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SCHEDULER_LEASE_TTL_S", "14")
     with pytest.raises(SettingsError, match="three times heartbeat_s"):
         load_settings(Settings)
+
+
+def test_the_longest_pause_is_no_shorter_than_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_DATABASE_URL", "postgresql://x")
+    monkeypatch.setenv("SCHEDULER_REDIS_URL", "redis://x")
+    monkeypatch.setenv("SCHEDULER_RETRY_CAP_S", "0.5")
+    with pytest.raises(SettingsError, match="retry_cap_s"):
+        load_settings(Settings)

@@ -71,11 +71,15 @@ def _lowest(tiers: Sequence[TierLine]) -> float:
     return min((tier.start for tier in tiers if tier.start is not None), default=0.0)
 
 
-def eta_waiting_s(place: int, cost_ms: int, pace: Pace) -> float | None:
-    """Seconds until a waiting job ends, or None while nobody works or nothing was measured."""
+def eta_waiting_s(place: int, cost_ms: int, pace: Pace, *, pause_ms: float = 0.0) -> float | None:
+    """Seconds until a waiting job ends, or None while nobody works or nothing was measured.
+
+    It does not start within the next `pause_ms`.
+    """
     if not pace.slots or not pace.ms_per_cost:
         return None
-    return ((place - 1) * pace.mean_ms / pace.slots + cost_ms * pace.ms_per_cost) / 1000
+    starts_ms = max(pause_ms, (place - 1) * pace.mean_ms / pace.slots)
+    return (starts_ms + cost_ms * pace.ms_per_cost) / 1000
 
 
 def eta_running_s(

@@ -32,18 +32,23 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """The request cannot be drawn by any worker."""
     FAILED = "failed"
+    """It may go better after a while."""
+    UNFIT = "unfit"
+    """Its worker cannot go on; another may."""
     STOPPED = "stopped"
     """Because of a cancel."""
     HANDED_BACK = "handed_back"
     LOST = "lost"
     """Its worker died or hung."""
+    UNDELIVERED = "undelivered"
+    """Its worker's stream ended before it was sent."""
     FORGOTTEN = "forgotten"
     """Nobody came back for it after the queue's store was lost."""
     SUPERSEDED = "superseded"
     """Its job ended by another attempt's report."""
 
 
-COUNTED = frozenset({Outcome.FAILED, Outcome.LOST})
+COUNTED = frozenset({Outcome.FAILED, Outcome.UNFIT, Outcome.LOST})
 """Only an attempt's own error or its worker's death uses up one of the job's tries."""
 
 
@@ -106,6 +111,8 @@ class Verdict:
 
     state: JobState | None
     error: JobError | None = None
+    pause: bool = False
+    """The next try waits for a while."""
 
 
 NOTHING = Verdict(None)
@@ -129,7 +136,7 @@ def judge(found: Standing, report: Report, *, max_attempts: int) -> Verdict:
     last_try = report.outcome in COUNTED and found.failures + 1 >= max_attempts
     if last_try or report.outcome is Outcome.REFUSED:
         return Verdict(JobState.FAILED, report.error or WORKER_LOST)
-    return Verdict(JobState.QUEUED)
+    return Verdict(JobState.QUEUED, pause=report.outcome is Outcome.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +158,8 @@ class Settled:
     steps_done: int = 0
     waited_s: float = 0.0
     lasted_s: float = 0.0
+    not_before: datetime | None = None
+    """When the job may be tried again; None for at once."""
 
     @property
     def ended(self) -> bool:

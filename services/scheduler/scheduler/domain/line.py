@@ -26,6 +26,8 @@ class Admission:
     claim: Claim | None = None
     front: int | None = None
     """As `Job.front`."""
+    not_before: datetime | None = None
+    """A waiting job is not started before this; None for none."""
 
     @property
     def order(self) -> int:

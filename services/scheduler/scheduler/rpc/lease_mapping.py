@@ -39,7 +39,7 @@ _DAY_MS = 24 * 3600 * 1000
 _KINDS = {
     lease_pb2.FAILURE_KIND_CALLER: Outcome.REFUSED,
     lease_pb2.FAILURE_KIND_TRANSIENT: Outcome.FAILED,
-    lease_pb2.FAILURE_KIND_WORKER: Outcome.FAILED,
+    lease_pb2.FAILURE_KIND_WORKER: Outcome.UNFIT,
 }
 
 

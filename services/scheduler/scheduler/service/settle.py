@@ -50,4 +50,4 @@ class Settler:
             by = one.claim.attempt_id if one.claim and by_worker else None
             await self._line.remove([one.job_id], by=by, took_ms=took_ms)
         else:
-            await self._line.requeue(one.claim, stop=not by_worker)
+            await self._line.requeue(one.claim, stop=not by_worker, not_before=one.not_before)

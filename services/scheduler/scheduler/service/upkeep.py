@@ -65,6 +65,11 @@ class Caretaker:
             self._calm_until = self._clock.monotonic() + self._lease_ttl_s
             raise
 
+    async def release(self) -> None:
+        """Lets jobs be claimed whose pause before the next try is over."""
+        while await self._upkeep.release(limit=_BATCH) == _BATCH:
+            pass
+
     async def remind(self) -> None:
         """Says again to workers what they have not answered."""
         await self._upkeep.remind()

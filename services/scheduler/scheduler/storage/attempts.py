@@ -13,6 +13,7 @@ import asyncpg
 
 from easel_kit.db import Connection, Pool, connection, transaction
 from easel_kit.ids import AttemptId, JobId
+from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import QUEUE_TIME_EXCEEDED, Job, JobState
 from scheduler.domain.lease import Claim, Report, Settled
 from scheduler.domain.line import Admission
@@ -32,12 +33,22 @@ class PostgresAttempts:
     """`ports.AttemptStore` on Postgres."""
 
     def __init__(
-        self, pool: Pool, *, lane: str, max_attempts: int, ring: Callable[[], None]
+        self,
+        pool: Pool,
+        *,
+        lane: str,
+        max_attempts: int,
+        retry: Backoff,
+        ring: Callable[[], None],
     ) -> None:
-        """A job fails after `max_attempts` tries that count; `ring` when the feed has grown."""
+        """A job fails after `max_attempts` tries that count, with a pause of `retry` between some.
+
+        `ring` is called when the feed has grown.
+        """
         self._pool = pool
         self._lane = lane
         self._max_attempts = max_attempts
+        self._retry = retry
         self._ring = ring
 
     async def record(self, claims: Sequence[Claim], *, revive: bool = False) -> list[AttemptId]:
@@ -74,7 +85,9 @@ class PostgresAttempts:
             jobs = await _lock_jobs(db, {report.claim.job_id for report in reports})
             known = [report.claim for report in reports if report.claim.job_id in jobs]
             await _insert_attempts(db, known)
-            work = Settlement(jobs.values(), await _attempts(db, jobs), self._max_attempts)
+            work = Settlement(
+                jobs.values(), await _attempts(db, jobs), self._max_attempts, self._retry
+            )
             settled = [work.take(report) for report in reports]
             await write_settlement(db, work)
         if work.ended:

@@ -89,6 +89,7 @@ def admission_to_redis(admission: Admission) -> list[str]:
         claim.attempt_id if claim else "",
         claim.worker_id if claim else "",
         to_ms(claim.claimed_at) if claim else "",
+        to_ms(admission.not_before) if admission.not_before else "0",
     ]
 
 

@@ -6,6 +6,7 @@ All decisions are in `lua/`; here values become arguments and answers become val
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -62,10 +63,13 @@ class RedisLine:
         for some in _batches(job_ids):
             await self._scripts.run("remove", by or "", took_ms, *some)
 
-    async def requeue(self, claim: Claim, *, stop: bool) -> bool:
+    async def requeue(
+        self, claim: Claim, *, stop: bool, not_before: datetime | None = None
+    ) -> bool:
         """See `ports.Line`."""
         told = "1" if stop else ""
-        return bool(await self._scripts.run("requeue", claim.attempt_id, claim.job_id, told))
+        pause = to_ms(not_before) if not_before else "0"
+        return bool(await self._scripts.run("requeue", claim.attempt_id, claim.job_id, told, pause))
 
     async def stop(self, job_id: JobId) -> bool:
         """See `ports.Line`."""
@@ -146,6 +150,10 @@ class RedisLine:
             waiting=max(0, jobs - running), running=running, workers=workers, slots=int(slots or 0)
         )
 
+    async def release(self, *, limit: int) -> int:
+        """See `ports.Upkeep`."""
+        return int(await self._scripts.run("release", limit))
+
     async def remind(self) -> None:
         """See `ports.Upkeep`."""
         await self._scripts.run("remind")
@@ -182,7 +190,7 @@ class _View:
         )
 
     def _waiting(self, answer: list[Any]) -> Live:
-        _, number, tier, cost, own_before, own_waiting, rank, users = answer
+        _, number, tier, cost, own_before, own_waiting, rank, users, not_before = answer
         spot = Spot(
             priority=int(tier),
             cost_ms=int(cost),
@@ -196,7 +204,12 @@ class _View:
             running=False,
             attempts=int(number),
             position=place,
-            eta_s=eta_waiting_s(place, spot.cost_ms, self._pace),
+            eta_s=eta_waiting_s(
+                place,
+                spot.cost_ms,
+                self._pace,
+                pause_ms=max(0.0, float(not_before or "0") - self._now_ms),
+            ),
         )
 
 

@@ -23,7 +23,8 @@ JOB_FROM = "jobs LEFT JOIN results ON results.job_id = jobs.id"
 
 ADMISSION = """
     jobs.id, jobs.user_id, jobs.generation ->> 'model_key' AS model_key, jobs.cost_ms, jobs.place,
-    jobs.attempts, jobs.start_by, jobs.state, jobs.attempt_id, jobs.front, open_jobs.version,
+    jobs.attempts, jobs.start_by, jobs.state, jobs.attempt_id, jobs.front, jobs.not_before,
+    open_jobs.version,
     open_jobs.priority, open_jobs.weight, open_jobs.max_running, attempts.worker_id,
     attempts.number, attempts.claimed_at
 """
@@ -111,4 +112,5 @@ def admission_from_row(row: asyncpg.Record) -> Admission:
         share=share_from_row(row),
         claim=claim,
         front=row["front"],
+        not_before=row["not_before"],
     )

@@ -24,7 +24,7 @@ _FOLDER = Path(__file__).with_name("lua")
 
 SCRIPTS = (
     "admit", "adopt", "catalogue", "check", "claim", "drain", "expired", "join", "known", "leased",
-    "leave", "live", "overdue", "remind", "remove", "renew", "requeue", "stop", "survey",
+    "leave", "live", "overdue", "release", "remind", "remove", "renew", "requeue", "stop", "survey",
 )  # fmt: skip
 _BUILDING = ("admit", "open", "sweep")
 
@@ -35,7 +35,7 @@ Argument = str | bytes | float
 
 def source(name: str, *, epoch: str = "epoch_open") -> str:
     """The whole text of a script, behind the check of `epoch`."""
-    return _joined(epoch, "common", name)
+    return _joined(epoch, "common", "delays", name)
 
 
 def _joined(*parts: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 
 from easel_kit.db import Connection
 from easel_kit.ids import AttemptId, JobId, UserId
+from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import JobError, JobState
-from scheduler.domain.lease import COUNTED, Outcome, Report, Settled, Standing, judge
+from scheduler.domain.lease import COUNTED, Outcome, Report, Settled, Standing, Verdict, judge
 from scheduler.storage.codec import images_to_json
 from scheduler.storage.events import write_events
 
@@ -42,6 +44,11 @@ class _Job:
     steps_done: int = 0
     first_step_at: datetime | None = None
     error: JobError | None = None
+    not_before: datetime | None = None
+
+    @property
+    def failures(self) -> int:
+        return sum(one.counted for one in self.tries.values())
 
     def standing(self, attempt_id: AttemptId) -> Standing:
         attempt = self.tries[attempt_id]
@@ -50,7 +57,7 @@ class _Job:
             state=self.state,
             cancel_requested=self.cancel_requested,
             is_current=attempt.outcome is None and latest,
-            failures=sum(one.counted for one in self.tries.values()),
+            failures=self.failures,
         )
 
 
@@ -62,9 +69,11 @@ class Settlement:
         jobs: Iterable[asyncpg.Record],
         attempts: Iterable[asyncpg.Record],
         max_attempts: int,
+        retry: Backoff,
     ) -> None:
         """Rows of the locked jobs and of all their attempts."""
         self._max_attempts = max_attempts
+        self._retry = retry
         self._jobs: dict[JobId, _Job] = {}
         for row in jobs:
             self._jobs[row["id"]] = _Job(
@@ -108,7 +117,7 @@ class Settlement:
             attempt.counted = verdict.state is not None and report.outcome in COUNTED
             self.reports.append((report, attempt.counted))
         if verdict.state is not None:
-            self._change(job, report, verdict.state, verdict.error)
+            self._change(job, report, verdict)
         return Settled(
             job_id=job.id,
             claim=claim,
@@ -121,12 +130,15 @@ class Settlement:
             steps_done=job.steps_done,
             waited_s=(claim.claimed_at - job.queued_at).total_seconds(),
             lasted_s=(job.now - claim.claimed_at).total_seconds(),
+            not_before=job.not_before,
         )
 
-    def _change(self, job: _Job, report: Report, state: JobState, error: JobError | None) -> None:
-        claim = report.claim
+    def _change(self, job: _Job, report: Report, verdict: Verdict) -> None:
+        claim, state = report.claim, verdict.state
+        assert state is not None  # noqa: S101 (only changes come here)
         job.state = state
-        job.error = error
+        job.error = verdict.error
+        job.not_before = self._pause_end(job) if verdict.pause else None
         job.attempt_id = claim.attempt_id
         job.number = max(job.number, claim.number)
         if state.ended:
@@ -141,6 +153,10 @@ class Settlement:
             self.won.append(report)
         self.changed[job.id] = job
 
+    def _pause_end(self, job: _Job) -> datetime:
+        luck = random.random()  # noqa: S311 (jitter, no secret)
+        return job.now + timedelta(seconds=self._retry.delay_s(job.failures, luck))
+
 
 async def write_settlement(db: Connection, work: Settlement) -> None:
     """Writes what was decided: attempts, jobs, results, events, counts, in this order."""
@@ -151,12 +167,12 @@ async def write_settlement(db: Connection, work: Settlement) -> None:
         UPDATE jobs SET state = new.state, attempts = new.number, attempt_id = new.attempt_id,
             claimed_at = new.claimed_at, first_step_at = new.first_step_at,
             steps_done = new.steps_done, error_code = new.error_code,
-            error_message = new.error_message,
+            error_message = new.error_message, not_before = new.not_before,
             finished_at = CASE WHEN new.ended THEN now() END
         FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::timestamptz[],
-            $6::timestamptz[], $7::int[], $8::text[], $9::text[], $10::bool[])
+            $6::timestamptz[], $7::int[], $8::text[], $9::text[], $10::timestamptz[], $11::bool[])
             AS new (id, state, number, attempt_id, claimed_at, first_step_at, steps_done,
-                error_code, error_message, ended)
+                error_code, error_message, not_before, ended)
         WHERE jobs.id = new.id
         """,
         [job.id for job in jobs],
@@ -168,6 +184,7 @@ async def write_settlement(db: Connection, work: Settlement) -> None:
         [job.steps_done for job in jobs],
         [job.error.code if job.error else None for job in jobs],
         [job.error.message if job.error else None for job in jobs],
+        [job.not_before for job in jobs],
         [job.state.ended for job in jobs],
     )
     if work.won:

@@ -1,8 +1,8 @@
 -- Puts jobs in line, or back under a lease that they had before a loss. Idempotent.
 -- ARGV: lease_ms, then for each job: job, user, model, cost, place, n, start_by_ms,
---       ver, pri, wt, lim, attempt ('' when waiting), worker, at_ms
+--       ver, pri, wt, lim, attempt ('' when waiting), worker, at_ms, not_before_ms
 -- Returns the number of jobs that were not known.
-local FIELDS = 14
+local FIELDS = 15
 local lease_ms = tonumber(ARGV[1])
 local added = 0
 for i = 2, #ARGV, FIELDS do
@@ -16,6 +16,8 @@ for i = 2, #ARGV, FIELDS do
     if attempt ~= '' then
       lend(attempt, job, user, ARGV[i + 12], ARGV[i + 5], ARGV[i + 13], now_ms() + lease_ms)
       call('HSET', P .. 'a:' .. attempt, 'restored', '1')
+    elseif tonumber(ARGV[i + 14]) > now_ms() then
+      delay(job, ARGV[i + 14])
     else
       put(user, job, model, ARGV[i + 4])
       if ARGV[i + 5] == '0' then

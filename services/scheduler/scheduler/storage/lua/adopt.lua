@@ -1,6 +1,6 @@
 -- A worker that came back still holds an attempt: it keeps it unless a later one was started, the
 -- job has ended, or the user's limit is taken by others.
--- ARGV: session, lease_ms, then the 14 fields of admit.lua with the attempt's own number as n
+-- ARGV: session, lease_ms, then the 15 fields of admit.lua with the attempt's own number as n
 -- Returns 1 when the worker keeps it.
 local session, lease_ms = ARGV[1], tonumber(ARGV[2])
 local job, model, number, attempt, worker = ARGV[3], ARGV[5], ARGV[8], ARGV[14], ARGV[15]

@@ -91,6 +91,7 @@ local function claim(attempt)
   return false
 end
 
+release(now, count)
 local claims = {}
 for i = 5, first_model - 1 do
   if call('EXISTS', P .. 'a:' .. ARGV[i]) == 1 or claim(ARGV[i]) then

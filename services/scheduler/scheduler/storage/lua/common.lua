@@ -15,6 +15,8 @@
 --   r:<user>      set     running jobs of the user: a set, since counters drift
 --   j:<job>       hash    user, model, cost, place, n: attempts so far; a: attempt that runs
 --   jobs          zset    all jobs, by place
+--   delayed       zset    jobs that wait for a pause to end before their next try, by its end (ms);
+--                         until then they are in no line
 --   startby       zset    jobs never started, by the time (ms) at which they fail
 --   a:<attempt>   hash    job, user, worker, n, at (ms); restored: its lease was made up after a loss
 --   leases        zset    attempts that run, by deadline (ms, this server's clock)
@@ -180,6 +182,7 @@ local function take(user, job, model)
   call('ZREM', P .. 'uw:' .. user.id, job)
   call('ZREM', P .. 'tj:' .. user.pri, job)
   call('ZREM', P .. 'startby', job)
+  call('ZREM', P .. 'delayed', job)
   if call('EXISTS', line) == 0 then
     call('SREM', P .. 'um:' .. user.id, model)
     if user.s then

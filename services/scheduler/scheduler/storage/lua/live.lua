@@ -2,7 +2,8 @@
 -- ARGV: jobs
 -- Returns {now, pace, tiers, jobs}: pace is mean_ms, per_cost, slots; tiers are priority, weight,
 -- waiting, start ('' for none); jobs are lists: {} when unknown, {'r', n, at, cost, progress} or
--- {'w', n, tier, cost, own_before, own_waiting, rank ('' at the limit), users}.
+-- {'w', n, tier, cost, own_before, own_waiting, rank ('' at the limit), users, not_before ('' for
+-- none)}.
 local pace = call('HMGET', P .. 'pace', 'mean_ms', 'per_cost', 'slots')
 for i = 1, 3 do
   pace[i] = pace[i] or '0'
@@ -17,7 +18,7 @@ for i = 1, #weights, 2 do
 end
 local jobs = {}
 for i, job in ipairs(ARGV) do
-  local found = call('HMGET', P .. 'j:' .. job, 'user', 'a', 'n', 'cost')
+  local found = call('HMGET', P .. 'j:' .. job, 'user', 'a', 'n', 'cost', 'place')
   if not found[1] then
     jobs[i] = {}
   elseif found[2] then
@@ -25,11 +26,12 @@ for i, job in ipairs(ARGV) do
     jobs[i] = { 'r', found[3], at, found[4], call('GET', P .. 'p:' .. job) or '' }
   else
     local user = load_user(found[1])
+    local not_before = call('ZSCORE', P .. 'delayed', job)
     local rank = user.s and call('ZRANK', P .. 'tu:' .. user.pri, member(user)) or ''
     jobs[i] = {
       'w', found[3], user.pri, found[4],
-      call('ZRANK', P .. 'uw:' .. user.id, job), call('ZCARD', P .. 'uw:' .. user.id),
-      rank, call('ZCARD', P .. 'tu:' .. user.pri),
+      call('ZCOUNT', P .. 'uw:' .. user.id, '-inf', '(' .. found[5]), call('ZCARD', P .. 'uw:' .. user.id),
+      rank, call('ZCARD', P .. 'tu:' .. user.pri), not_before or '',
     }
   end
 end

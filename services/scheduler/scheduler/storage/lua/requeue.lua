@@ -1,5 +1,5 @@
 -- The attempt no longer runs: its job goes back to its old place, unless another attempt has it.
--- ARGV: attempt, job, stop ('1': tell the worker)
+-- ARGV: attempt, job, stop ('1': tell the worker), the time (ms) before which it is not tried again
 -- Returns 1 when the job went back.
 local attempt, job = ARGV[1], ARGV[2]
 local found = call('HMGET', P .. 'j:' .. job, 'user', 'model', 'place', 'a')
@@ -11,7 +11,11 @@ local user = load_user(found[1])
 call('HDEL', P .. 'j:' .. job, 'a')
 call('SREM', P .. 'r:' .. user.id, job)
 call('DEL', P .. 'p:' .. job)
-put(user, job, found[2], found[3])
+if tonumber(ARGV[4]) > now_ms() then
+  delay(job, ARGV[4])
+else
+  put(user, job, found[2], found[3])
+end
 refresh(user)
 wake(user)
 tell(job)
