@@ -111,6 +111,10 @@ integration: setup ## adapters and servicers on real Postgres, Redis, gRPC
 e2e: setup ## whole stacks of real processes, killed at will
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/e2e
 
+.PHONY: chaos-scheduler
+chaos-scheduler: setup ## kill -9 workers, schedulers, Redis, Postgres, and judge the history: [KILLS=20 SEED=…]
+	@$(PY) -m tests.chaos --kills $(or $(KILLS),20) $(if $(SEED),--seed $(call quote,$(SEED)))
+
 .PHONY: check
 check: proto-check lint types imports migrations unit ## the inner loop, under two minutes
 

@@ -27,7 +27,12 @@ def main() -> int:
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     _say(f"seed {seed}, {arguments.kills} kills, history in {folder}")
     orders = Orders(
-        arguments.kills, seed, folder, workers=arguments.workers, pause_s=arguments.pause
+        arguments.kills,
+        seed,
+        folder,
+        workers=arguments.workers,
+        pause_s=arguments.pause,
+        durable=arguments.durable,
     )
     status = 2
     try:
@@ -66,6 +71,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=6, metavar="N", help="worker processes (6)")
     parser.add_argument(
         "--pause", type=float, default=1.4, metavar="S", help="between two kills, on average (1.4)"
+    )
+    parser.add_argument(
+        "--durable", action="store_true", help="Postgres waits for the disk, as in production"
     )
     parser.add_argument(
         "--keep", action="store_true", help="keep the history and logs also of a good run"

@@ -38,6 +38,8 @@ class Orders:
     workers: int = 6
     pause_s: float = 1.4
     """Between two kills, on average."""
+    durable: bool = False
+    """Postgres waits for the disk at each commit, and at each recovery."""
 
 
 async def drive(orders: Orders, say: Callable[[str], None]) -> Path:
@@ -48,7 +50,9 @@ async def drive(orders: Orders, say: Callable[[str], None]) -> Path:
         StartFailed: something did not start.
     """
     book = Book(orders.folder / "harness.jsonl")
-    house = House(orders.folder, book, seed=orders.seed, workers=orders.workers)
+    house = House(
+        orders.folder, book, seed=orders.seed, workers=orders.workers, durable=orders.durable
+    )
     book.write(Run(time.time(), orders.seed, orders.kills, LEASE_TTL_S, MAX_ATTEMPTS))
     try:
         async with asyncio.timeout(_BASE_S + _PER_KILL_S * orders.kills), house.running():

@@ -126,13 +126,17 @@ class Part:
 class House:
     """All parts of a run."""
 
-    def __init__(self, folder: Path, book: Book, *, seed: int, workers: int) -> None:
-        """Prepares everything in `folder`; nothing runs yet."""
+    def __init__(self, folder: Path, book: Book, *, seed: int, workers: int, durable: bool) -> None:
+        """Prepares everything in `folder`; nothing runs yet.
+
+        Without `durable` Postgres does not wait for the disk: what it has written outlives its
+        processes all the same, only the machine may not fail.
+        """
         self.folder = folder
         self._book = book
         self._seed = seed
         self._chance = random.Random(f"{seed}/house")
-        self.postgres = Postgres(folder / "postgres")
+        self.postgres = Postgres(folder / "postgres", durable=durable)
         self.redis = Redis(folder / "redis")
         self.doors = [f"127.0.0.1:{free_port()}" for _ in range(REPLICAS)]
         self.parts: dict[str, Part] = {}
