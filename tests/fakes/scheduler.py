@@ -132,6 +132,10 @@ class RecordingObserver:
         """See `ports.Observer`."""
         self.seen.append(("worker_left", (worker_id, lost)))
 
+    def worker_rests(self, worker_id: WorkerId, *, pause_s: float) -> None:
+        """See `ports.Observer`."""
+        self.seen.append(("worker_rests", (worker_id, pause_s)))
+
     def trouble(self, what: str, error: Exception) -> None:
         """See `ports.Observer`."""
         self.seen.append((f"trouble {what}", error))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId, new_job_id
+from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import Entitlements, Generation, Job, NewJob, Submission
 from scheduler.domain.lease import Ended, Outcome
 from scheduler.domain.stream import (
@@ -23,6 +24,7 @@ from scheduler.domain.worker import Model, ModelDefaults, Worker
 from scheduler.service.assign import Assigner
 from scheduler.service.dispatch import Dispatch
 from scheduler.service.feed import Feed
+from scheduler.service.fitness import Fitness
 from scheduler.service.hearing import Hearing
 from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
@@ -83,7 +85,9 @@ class Stream:
                     if isinstance(known, kind):
                         self._told.remove(known)
                         return known
-                self._told.append(await anext(self._messages))
+                message = await anext(self._messages)
+                self.session.handed_over(message)
+                self._told.append(message)
 
     async def hears_nothing(self) -> None:
         """Once everything that can happen has happened, nothing was said."""
@@ -131,7 +135,12 @@ class House:
                 dispatch=self.dispatch,
                 observer=self.seen,
             ),
-            reports=Reports(self.store, self.settler, self.seen),
+            reports=Reports(
+                self.store,
+                self.settler,
+                Fitness(self.queue, self.seen, self.spawn, pause=Backoff(0.01, 0.04)),
+                self.seen,
+            ),
             pump=self.pump,
             dispatch=self.dispatch,
             observer=self.seen,

@@ -27,6 +27,7 @@ from scheduler.rpc.registration import SERVICES, register
 from scheduler.service.assign import Assigner
 from scheduler.service.dispatch import Dispatch
 from scheduler.service.feed import Feed
+from scheduler.service.fitness import Fitness
 from scheduler.service.hearing import Hearing
 from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
@@ -225,7 +226,17 @@ def _build(
             dispatch=dispatch,
             observer=observer,
         ),
-        reports=Reports(stores.attempts, settler, observer),
+        reports=Reports(
+            stores.attempts,
+            settler,
+            Fitness(
+                stores.leases,
+                observer,
+                spawn,
+                pause=Backoff(settings.unfit_base_s, settings.unfit_cap_s),
+            ),
+            observer,
+        ),
         pump=pump,
         dispatch=dispatch,
         observer=observer,

@@ -28,6 +28,9 @@ _attempts = Counter("easel_scheduler_attempts_ended", "Attempts that ended.", ["
 _expiries = Counter(
     "easel_scheduler_leases_lost", "Attempts taken from workers that died or hung.", ["lane"]
 )
+_rests = Counter(
+    "easel_scheduler_worker_rests", "Pauses of workers that could not go on.", ["lane"]
+)
 _repairs = Counter("easel_scheduler_repairs", "Jobs put right in the queue.", ["lane", "what"])
 _rebuilds = Counter(
     "easel_scheduler_rebuilds", "Times that the queue was lost and filled again.", ["lane"]
@@ -156,6 +159,11 @@ class LoggingObserver:
     def worker_left(self, worker_id: WorkerId, *, lost: int) -> None:
         """See `ports.Observer`."""
         _log.info("worker.left", worker_id=worker_id, lost=lost)
+
+    def worker_rests(self, worker_id: WorkerId, *, pause_s: float) -> None:
+        """See `ports.Observer`."""
+        _rests.labels(self._lane).inc()
+        _log.warning("worker.rested", worker_id=worker_id, pause_s=round(pause_s, 3))
 
     def trouble(self, what: str, error: Exception) -> None:
         """See `ports.Observer`."""

@@ -406,6 +406,10 @@ class Observer(Protocol):
         """A worker's stream ended and did not come back."""
         ...
 
+    def worker_rests(self, worker_id: WorkerId, *, pause_s: float) -> None:
+        """A worker could not go on and is offered nothing for a while."""
+        ...
+
     def trouble(self, what: str, error: Exception) -> None:
         """Something outside did not answer; it will be tried again."""
         ...

@@ -39,6 +39,10 @@ class Settings(ServiceSettings):
         1.0, gt=0, le=3600, description="Longest pause before the second try; doubles with each."
     )
     retry_cap_s: float = Field(30.0, gt=0, le=3600, description="No pause is longer.")
+    unfit_base_s: float = Field(
+        1.0, gt=0, le=3600, description="Longest first rest of a worker that cannot go on; doubles."
+    )
+    unfit_cap_s: float = Field(60.0, gt=0, le=3600, description="No rest is longer.")
     max_jobs_per_submit: int = Field(500, ge=1, le=10_000, description="Jobs in one request.")
     max_preview_bytes: int = Field(256 * 1024, ge=0, description="Larger previews are dropped.")
     max_watchers: int = Field(10_000, ge=1, description="Streams that watch jobs, at most.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
@@ -148,6 +149,33 @@ async def test_a_worker_that_cannot_go_on_costs_no_pause(patient: SchedulerStack
         assert (again.job_id, again.attempt_number) == (job.id, 2)
         await other.finishes(again)
     assert await patient.row("SELECT count(*) FROM attempts WHERE counted") == 1
+
+
+async def test_a_sick_worker_does_not_eat_the_jobs_of_the_lane(stack: SchedulerStack) -> None:
+    jobs = await stack.submit(*[submission() for _ in range(12)])
+    failed = 0
+
+    async with stack.worker("sick") as sick, stack.worker("healthy", offer=False) as healthy:
+
+        async def fail() -> None:
+            nonlocal failed
+            while True:
+                await sick.fails(await sick.is_assigned(), lease.FAILURE_KIND_WORKER)
+                failed += 1
+                await sick.takes(1)
+
+        first = await sick.is_assigned()
+        await sick.fails(first, lease.FAILURE_KIND_WORKER)
+        failing = asyncio.create_task(fail())
+        await sick.takes(1)
+        await healthy.takes(1)
+        for _ in jobs:
+            await healthy.finishes(await healthy.is_assigned())
+            await healthy.takes(1)
+        failing.cancel()
+    for job in jobs:
+        assert (await stack.get(job.id)).state == jobs_pb2.JOB_STATE_SUCCEEDED
+    assert failed <= len(jobs) / 2
 
 
 async def test_handing_back_counts_no_try_and_keeps_the_place(stack: SchedulerStack) -> None:

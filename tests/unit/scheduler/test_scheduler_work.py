@@ -497,3 +497,77 @@ async def test_a_worker_is_told_to_drain_once_and_again_on_its_next_stream(house
     await house.workers.change(back.session, draining=True)
     (status,) = await house.jobs.workers()
     assert status.worker.draining
+
+
+async def test_an_attempt_that_was_never_sent_counts_for_nothing(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    await house.until(lambda: worker.session.held)  # the worker reads nothing
+    house.workers.ended(worker.session)
+    other = await house.worker("other")
+    again = await other.hears(Assign)
+    assert (again.job.id, again.claim.number) == (job.id, 2)
+    await house.until(lambda: "worker_left" in house.seen.names())
+    await house.settled()
+    outcomes = [(one.outcome, one.counted) for one in house.store.tries.values()]
+    assert outcomes == [(Outcome.UNDELIVERED, False), (None, False)]
+
+
+async def test_a_stream_that_takes_over_finds_what_was_never_sent(house: House) -> None:
+    await house.submit()
+    worker = await house.worker()
+    await house.until(lambda: worker.session.held)
+    back = await house.worker()
+    again = await back.hears(Assign)
+    assert again.claim.number == 2
+    await house.settled()
+    assert [one.counted for one in house.store.tries.values()] == [False, False]
+
+
+async def test_a_worker_that_cannot_go_on_rests_and_is_then_on_trial(house: House) -> None:
+    await house.worker("healthy", offer=False)
+    worker = await house.worker("sick", slots=2)
+    await house.submit(*[new_job_id() for _ in range(4)])
+    first, second = await worker.hears(Assign), await worker.hears(Assign)
+    worker.reports(first, Outcome.UNFIT)
+    await worker.hears(Acknowledged)
+    worker.session.offer(2)
+    assert worker.session.room == 0
+    worker.reports(second, Outcome.UNFIT)  # of before its rest: one rest for both
+    await worker.hears(Acknowledged)
+    trial = await worker.hears(Assign)
+    assert (worker.session.unfit, worker.session.room) == (1, 0)
+    worker.session.offer(1)
+    worker.reports(trial)
+    assert (await worker.hears(Acknowledged)).accepted
+    worker.session.offer(2)
+    await worker.hears(Assign)
+    await worker.hears(Assign)
+    assert house.seen.names().count("worker_rests") == 1
+
+
+async def test_the_rests_of_the_only_hope_do_not_grow(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.fitness.random.random", lambda: 1.0)
+    await house.submit(*[new_job_id() for _ in range(4)])
+    worker = await house.worker("sick")
+
+    async def fails() -> float:
+        worker.reports(await worker.hears(Assign), Outcome.UNFIT)
+        await worker.hears(Acknowledged)
+        worker.session.offer(1)
+        rests = [told for name, told in house.seen.seen if name == "worker_rests"]
+        assert isinstance(rests[-1], tuple)
+        return float(rests[-1][1])
+
+    assert [await fails(), await fails()] == [0.01, 0.01]
+    await house.worker("healthy", offer=False)
+    assert await fails() == 0.04
+
+    async def away() -> object:
+        raise DependencyDown("away")
+
+    house.queue.workers = away  # type: ignore[assignment, method-assign]
+    assert await fails() == 0.04
+    assert "trouble fitness" in house.seen.names()

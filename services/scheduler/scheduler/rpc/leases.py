@@ -51,6 +51,7 @@ class LeaseServicer(LeaseServiceServicer):
             self._spawn(f"messages of {worker.id}", self._read(session, requests))
             async for message in session.messages():
                 yield lease_mapping.to_wire(message)
+                session.handed_over(message)
         finally:
             self._workers.ended(session)
 

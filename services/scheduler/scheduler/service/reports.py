@@ -8,6 +8,7 @@ from easel_kit.errors import DependencyDown
 from scheduler.domain.lease import Ended, Report
 from scheduler.domain.stream import Acknowledged
 from scheduler.ports import AttemptStore, Observer
+from scheduler.service.fitness import Fitness
 from scheduler.service.session import Session
 from scheduler.service.settle import Settler
 
@@ -18,10 +19,13 @@ _MAX_RETRY_S = 2.0
 class Reports:
     """Deals with the reports of sessions, one at a time for each, in order."""
 
-    def __init__(self, attempts: AttemptStore, settler: Settler, observer: Observer) -> None:
+    def __init__(
+        self, attempts: AttemptStore, settler: Settler, fitness: Fitness, observer: Observer
+    ) -> None:
         """`attempts` knows claims of streams before."""
         self._attempts = attempts
         self._settler = settler
+        self._fitness = fitness
         self._observer = observer
 
     async def run(self, session: Session) -> None:
@@ -52,6 +56,7 @@ class Reports:
             return
         (settled,) = await self._settler.decide([report])
         session.send(Acknowledged(ended.attempt_id, settled.accepted))
+        await self._fitness.note(session, ended.outcome)
         await self._settler.follow([settled], by_worker=True, took_ms=ended.total_ms)
         session.drop(ended.attempt_id)
 

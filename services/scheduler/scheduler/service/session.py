@@ -31,6 +31,8 @@ class Held:
     stopping: bool = False
     """It was told to stop: it is not kept once its lease is lost."""
     reported: bool = False
+    sent: bool = True
+    """The transport has taken its assignment: the worker may know of it."""
 
 
 class Session:
@@ -48,6 +50,9 @@ class Session:
         """Its stream is no more."""
         self.draining = False
         self.drain_asked = False
+        self.unfit = 0
+        """Rests since its last success."""
+        self.resting = False
         self.reports: asyncio.Queue[Ended | None] = asyncio.Queue(_MAX_UNREAD)
         self._outbox: asyncio.Queue[ToWorker | DomainError | None] = asyncio.Queue(_MAX_UNREAD)
         self._free = 0
@@ -57,11 +62,13 @@ class Session:
     def room(self) -> int:
         """Attempts that the worker takes now.
 
-        What it said may be older than the last assignment, so its slots bound it too.
+        What it said may be older than the last assignment, so its slots bound it too. On trial
+        after it could not go on, it takes one at a time.
         """
-        if self.closed or self.draining or self.drain_asked:
+        if self.closed or self.draining or self.drain_asked or self.resting:
             return 0
-        return max(0, min(self._free, self.worker.slots - len(self.held)))
+        slots = 1 if self.unfit else self.worker.slots
+        return max(0, min(self._free, slots - len(self.held)))
 
     @property
     def models(self) -> tuple[ModelKey, ...]:
@@ -86,12 +93,37 @@ class Session:
     def assign(self, claim: Claim, job: Job) -> None:
         """Sends the worker an attempt, which takes up room."""
         self._free -= 1
-        self.hold(claim, job.steps)
+        self.hold(claim, job.steps, sent=False)
         self.send(Assign(claim, job))
 
-    def hold(self, claim: Claim, steps: int) -> None:
+    def hold(self, claim: Claim, steps: int, *, sent: bool = True) -> None:
         """The worker has this attempt; known again after a doubt, it stays as it was."""
-        self.held.setdefault(claim.attempt_id, Held(claim, steps))
+        self.held.setdefault(claim.attempt_id, Held(claim, steps, sent=sent))
+
+    def handed_over(self, message: ToWorker) -> None:
+        """The transport has taken the message."""
+        if isinstance(message, Assign) and (held := self.held.get(message.claim.attempt_id)):
+            held.sent = True
+
+    @property
+    def undelivered(self) -> list[Claim]:
+        """Assignments that the transport has not taken."""
+        return [held.claim for held in self.held.values() if not held.sent]
+
+    def rest(self) -> None:
+        """The worker says that it could not go on: it is offered nothing until `try_again`."""
+        self.unfit += 1
+        self.resting = True
+
+    def try_again(self) -> None:
+        """Its rest is over."""
+        self.resting = False
+        self.woken.set()
+
+    def trust(self) -> None:
+        """The worker has done well: it takes what it has room for."""
+        self.unfit = 0
+        self.woken.set()
 
     def runs(self, attempt_id: AttemptId) -> bool:
         """The worker works on it, as far as is known, and is to go on."""

@@ -62,6 +62,7 @@ class Workers:
         self._lease_ttl_s = lease_ttl_s
         self._reconnect_grace_s = reconnect_grace_s
         self._stopping = False
+        self._undelivered: set[AttemptId] = set()
 
     async def open(self, worker: Worker, held: Collection[AttemptId]) -> Session:
         """Welcomes a stream; attempts that were not superseded stay with the worker.
@@ -70,6 +71,8 @@ class Workers:
             DependencyDown: nothing can be said about the worker's attempts: it comes again.
         """
         session = Session(worker)
+        if (old := self._dispatch.get(worker.id)) is not None:
+            self._note_undelivered(old)
         there = {claim.attempt_id: claim for claim in await self._leases.join(worker)}
         known = dict(there)
         unknown = [attempt_id for attempt_id in held if attempt_id not in known]
@@ -183,26 +186,35 @@ class Workers:
             return
         session.gone = True
         session.close()
+        self._note_undelivered(session)
         self._dispatch.discard(session)
         if not self._stopping:
             self._spawn(f"farewell to {session.worker.id}", self._farewell(session))
+
+    def _note_undelivered(self, session: Session) -> None:
+        self._undelivered.update(claim.attempt_id for claim in session.undelivered)
 
     async def _farewell(self, session: Session) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._lease_ttl_s):
                 await session.finished.wait()
-        if session.held:
-            await asyncio.sleep(self._reconnect_grace_s)
+        self._note_undelivered(session)
+        unsent = session.undelivered
         worker = session.worker
-        if self._stopping or self._dispatch.get(worker.id) is not None:
-            return
         try:
+            await self._lose(unsent)  # these need not wait for a worker that never had them
+            if len(unsent) < len(session.held):
+                await asyncio.sleep(self._reconnect_grace_s)
+            if self._stopping or self._dispatch.get(worker.id) is not None:
+                return
             claims = await self._leases.leave(worker.id, worker.session)
             await self._lose(claims)
         except DependencyDown as error:  # the leases run out
             self._observer.trouble("farewell", error)
         else:
             self._observer.worker_left(worker.id, lost=len(claims))
+        finally:
+            self._undelivered.difference_update(claim.attempt_id for claim in unsent)
 
     async def _lose(self, claims: Sequence[Claim]) -> None:
         if not claims:
@@ -211,13 +223,18 @@ class Workers:
         reports = [
             Report(
                 claim,
-                Outcome.LOST,
+                self._fate(claim),
                 steps_done=live[claim.job_id].step if claim.job_id in live else 0,
             )
             for claim in claims
         ]
         settled = await self._settler.decide(reports)
         await self._settler.follow(settled, by_worker=False)
+
+    def _fate(self, claim: Claim) -> Outcome:
+        # an attempt that its worker never heard of is nobody's failure
+        unsent = claim.attempt_id in self._undelivered
+        return Outcome.UNDELIVERED if unsent else Outcome.LOST
 
     def shut(self) -> None:
         """The process stops: streams end well, and their workers take what they hold elsewhere."""
