@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -17,11 +17,21 @@ from gateway.domain.account import (
     Hold,
     HoldState,
     LedgerPage,
-    PlacedHold,
+    PlacedHolds,
     Plan,
 )
 from gateway.domain.catalogue import Model, ModelDefaults, Size
-from gateway.domain.job import Generation, Image, Job, JobPage, JobState, JobUpdate, Timeline
+from gateway.domain.job import (
+    Batch,
+    Generation,
+    Image,
+    Job,
+    JobFilter,
+    JobPage,
+    JobState,
+    JobUpdate,
+    Timeline,
+)
 from gateway.domain.library import Cursor, JobEvent, Picture
 
 ALICE, MALLORY = UserId("alice"), UserId("mallory")
@@ -131,15 +141,25 @@ class FakeJobs:
     watching: int = 0
 
     async def submit(
-        self, user_id: UserId, job_id: JobId, generation: Generation, entitlements: Entitlements
-    ) -> Job:
+        self, user_id: UserId, batch: Batch, entitlements: Entitlements
+    ) -> tuple[Job, ...]:
         assert entitlements.version == 1
         self.entered.set()
         await self.go_on.wait()
         if self.refuse is not None:
             raise self.refuse
-        made = Job(id=job_id, user_id=user_id, state=JobState.QUEUED, generation=generation)
-        self.jobs[job_id] = made
+        made = tuple(
+            Job(
+                id=order.job_id,
+                user_id=user_id,
+                state=JobState.QUEUED,
+                generation=order.generation,
+                batch_id=batch.id,
+                retry_of=order.retry_of,
+            )
+            for order in batch.orders
+        )
+        self.jobs |= {job.id: job for job in made}
         if self.after is not None:
             raise self.after
         return made
@@ -151,12 +171,12 @@ class FakeJobs:
         return found
 
     async def list(
-        self, user_id: UserId, *, states: Sequence[JobState], page_size: int, page_token: str
+        self, user_id: UserId, wanted: JobFilter, *, page_size: int, page_token: str
     ) -> JobPage:
         assert page_token == ""
         own = [found for found in self.jobs.values() if found.user_id == user_id]
-        wanted = [found for found in own if not states or found.state in states]
-        return JobPage(tuple(wanted[:page_size]), "next" if len(wanted) > page_size else "")
+        shown = [found for found in own if not wanted.states or found.state in wanted.states]
+        return JobPage(tuple(shown[:page_size]), "next" if len(shown) > page_size else "")
 
     async def cancel(self, user_id: UserId, job_id: JobId) -> Job:
         found = replace(await self.get(user_id, job_id), state=JobState.CANCELLED)
@@ -185,28 +205,33 @@ class FakeHolds:
     holds: dict[JobId, Hold] = field(default_factory=dict)
     fault: Exception | None = None
 
-    async def place_hold(
-        self, user_id: UserId, job_id: JobId, generation: Generation
-    ) -> PlacedHold:
-        del user_id, generation
-        if self.available < 40:
-            raise InsufficientCredits(40, self.available)
-        self.available -= 40
-        hold = Hold(
-            job_id=job_id,
-            state=HoldState.OPEN,
-            amount_millicredits=40,
-            captured_millicredits=0,
-        )
-        self.holds[job_id] = hold
-        return PlacedHold(hold, Entitlements(1, plan()))
+    async def place_holds(
+        self, user_id: UserId, generations: Mapping[JobId, Generation]
+    ) -> PlacedHolds:
+        del user_id
+        price = 40 * len(generations)
+        if self.available < price:
+            raise InsufficientCredits(price, self.available)
+        self.available -= price
+        holds = {
+            job_id: Hold(
+                job_id=job_id,
+                state=HoldState.OPEN,
+                amount_millicredits=40,
+                captured_millicredits=0,
+            )
+            for job_id in generations
+        }
+        self.holds |= holds
+        return PlacedHolds(holds, Entitlements(1, plan()))
 
-    async def release_hold(self, job_id: JobId, reason: str) -> None:
+    async def release_holds(self, job_ids: Sequence[JobId], reason: str) -> None:
         assert reason == "refused"
         if self.fault is not None:
             raise self.fault
-        self.available += 40
-        self.holds[job_id] = replace(self.holds[job_id], state=HoldState.RELEASED)
+        for job_id in job_ids:
+            self.available += 40
+            self.holds[job_id] = replace(self.holds[job_id], state=HoldState.RELEASED)
 
     async def get_holds(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
         del user_id

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,14 @@ from easel_kit import ids
 from easel_kit.errors import InsufficientCredits, InvalidInput, NotFound
 
 Context = Any
+# the open ones first
+STATES = (
+    jobs_pb2.JOB_STATE_QUEUED,
+    jobs_pb2.JOB_STATE_RUNNING,
+    jobs_pb2.JOB_STATE_SUCCEEDED,
+    jobs_pb2.JOB_STATE_FAILED,
+    jobs_pb2.JOB_STATE_CANCELLED,
+)
 Fault = Callable[[], Awaitable[None]]
 
 PLANS = {
@@ -146,22 +155,31 @@ class FakeBilling(BillingServiceServicer):
     async def PlaceHold(
         self, request: bill.PlaceHoldRequest, context: Context
     ) -> bill.PlaceHoldResponse:
-        await self._called("PlaceHold")
-        user, amount = request.user_id, price(request.work)
+        raise NotImplementedError
+
+    async def PlaceHolds(
+        self, request: bill.PlaceHoldsRequest, context: Context
+    ) -> bill.PlaceHoldsResponse:
+        await self._called("PlaceHolds")
+        user, amount = request.user_id, sum(price(job.work) for job in request.jobs)
         available = self._balance(user).available_millicredits
         if amount > available:
             raise InsufficientCredits(amount, available)
         self.available[user] -= amount
-        self.owners[request.job_id] = user
-        hold = bill.Hold(
-            id=ids.new_hold_id(),
-            job_id=request.job_id,
-            state=bill.HOLD_STATE_OPEN,
-            amount_millicredits=amount,
-        )
-        self.holds[request.job_id] = hold
-        return bill.PlaceHoldResponse(
-            hold=hold, entitlements=self._entitlements(user), balance=self._balance(user)
+        holds = [
+            bill.Hold(
+                id=ids.new_hold_id(),
+                job_id=job.job_id,
+                state=bill.HOLD_STATE_OPEN,
+                amount_millicredits=price(job.work),
+            )
+            for job in request.jobs
+        ]
+        for hold in holds:
+            self.owners[hold.job_id] = user
+            self.holds[hold.job_id] = hold
+        return bill.PlaceHoldsResponse(
+            holds=holds, entitlements=self._entitlements(user), balance=self._balance(user)
         )
 
     async def CaptureHold(
@@ -173,8 +191,15 @@ class FakeBilling(BillingServiceServicer):
     async def ReleaseHold(
         self, request: bill.ReleaseHoldRequest, context: Context
     ) -> bill.ReleaseHoldResponse:
-        await self._called("ReleaseHold")
-        return bill.ReleaseHoldResponse(hold=self.settle(request.job_id, captured=False))
+        raise NotImplementedError
+
+    async def ReleaseHolds(
+        self, request: bill.ReleaseHoldsRequest, context: Context
+    ) -> bill.ReleaseHoldsResponse:
+        await self._called("ReleaseHolds")
+        return bill.ReleaseHoldsResponse(
+            holds=[self.settle(job, captured=False) for job in request.job_ids]
+        )
 
     def settle(self, job: str, *, captured: bool) -> bill.Hold:
         """Ends a hold."""
@@ -256,6 +281,7 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
     model_lists: int = 0
     subscriptions: list[events_pb2.Cursor] = field(default_factory=list)
     previews: dict[str, bytes] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def SubmitJobs(
@@ -277,6 +303,8 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
                         steps=submission.generation.steps * submission.generation.image_count
                     ),
                     timeline=jobs_pb2.Timeline(queued_at=now()),
+                    batch_id=request.batch_id,
+                    retry_of=submission.retry_of,
                 )
         await self._notify()
         if self.after_submit is not None:
@@ -305,7 +333,18 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
             job
             for job in reversed(self.jobs.values())
             if job.user_id == request.user_id
+            and job.id not in self.hidden
             and (not request.states or job.state in request.states)
+            and (not request.batch_ids or job.batch_id in request.batch_ids)
+            and (not request.model_keys or job.generation.model_key in request.model_keys)
+            and not (
+                request.HasField("queued_from")
+                and job.timeline.queued_at.ToNanoseconds() < request.queued_from.ToNanoseconds()
+            )
+            and not (
+                request.HasField("queued_before")
+                and job.timeline.queued_at.ToNanoseconds() >= request.queued_before.ToNanoseconds()
+            )
         ]
         begin = int(request.page_token or "0")
         end = begin + (request.page_size or 20)
@@ -321,6 +360,84 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
         if job.state == jobs_pb2.JOB_STATE_QUEUED:
             await self.end(job.id, jobs_pb2.JOB_STATE_CANCELLED)
         return jobs_pb2.CancelJobResponse(job=job)
+
+    def _shown(self, user: str, batches: Sequence[str] = ()) -> list[jobs_pb2.Job]:
+        return [
+            job
+            for job in self.jobs.values()
+            if job.user_id == user
+            and job.id not in self.hidden
+            and (not batches or job.batch_id in batches)
+        ]
+
+    async def CountJobs(
+        self, request: jobs_pb2.CountJobsRequest, context: Context
+    ) -> jobs_pb2.CountJobsResponse:
+        found = Counter(job.state for job in self._shown(request.user_id, request.batch_ids))
+        return jobs_pb2.CountJobsResponse(
+            counts=[jobs_pb2.JobCount(state=state, jobs=found[state]) for state in STATES]
+        )
+
+    async def CancelJobs(
+        self, request: jobs_pb2.CancelJobsRequest, context: Context
+    ) -> jobs_pb2.CancelJobsResponse:
+        named = request.job_ids or request.batch_ids
+        answer = jobs_pb2.CancelJobsResponse()
+        for job in self._shown(request.user_id):
+            if named and not (job.id in request.job_ids or job.batch_id in request.batch_ids):
+                continue
+            if job.state == jobs_pb2.JOB_STATE_QUEUED:
+                await self.end(job.id, jobs_pb2.JOB_STATE_CANCELLED)
+                answer.cancelled_job_ids.append(job.id)
+            elif job.state == jobs_pb2.JOB_STATE_RUNNING and not request.waiting_only:
+                job.cancel_requested = True
+                answer.stopping_job_ids.append(job.id)
+        return answer
+
+    async def PrependJobs(
+        self, request: jobs_pb2.PrependJobsRequest, context: Context
+    ) -> jobs_pb2.PrependJobsResponse:
+        waiting = {
+            job.id for job in self._shown(request.user_id) if job.state == jobs_pb2.JOB_STATE_QUEUED
+        }
+        moved = [job for job in request.job_ids if job in waiting]
+        return jobs_pb2.PrependJobsResponse(moved_job_ids=moved)
+
+    async def PruneJobs(
+        self, request: jobs_pb2.PruneJobsRequest, context: Context
+    ) -> jobs_pb2.PruneJobsResponse:
+        ended = {
+            job.id
+            for job in self._shown(request.user_id, request.batch_ids)
+            if job.state in (request.states or STATES[2:])
+        }
+        self.hidden |= ended
+        return jobs_pb2.PruneJobsResponse(pruned=len(ended))
+
+    async def ClearJobs(
+        self, request: jobs_pb2.ClearJobsRequest, context: Context
+    ) -> jobs_pb2.ClearJobsResponse:
+        shown = self._shown(request.user_id)
+        is_open = [job for job in shown if job.state in STATES[:2]]
+        for job in is_open:
+            job.cancel_requested = True
+        self.hidden |= {job.id for job in shown}
+        return jobs_pb2.ClearJobsResponse(cancelled=len(is_open), pruned=len(shown))
+
+    async def SetEntitlements(
+        self, request: jobs_pb2.SetEntitlementsRequest, context: Context
+    ) -> jobs_pb2.SetEntitlementsResponse:
+        raise NotImplementedError
+
+    async def GetQueue(
+        self, request: jobs_pb2.GetQueueRequest, context: Context
+    ) -> jobs_pb2.GetQueueResponse:
+        raise NotImplementedError
+
+    async def DrainWorker(
+        self, request: jobs_pb2.DrainWorkerRequest, context: Context
+    ) -> jobs_pb2.DrainWorkerResponse:
+        raise NotImplementedError
 
     async def WatchJob(
         self, request: jobs_pb2.WatchJobRequest, context: Context

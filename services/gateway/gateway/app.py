@@ -10,7 +10,17 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from easel_kit.errors import DomainError
-from gateway.web import account, docs, events, generations, health, images, models, objects
+from gateway.web import (
+    account,
+    docs,
+    events,
+    generations,
+    health,
+    images,
+    models,
+    objects,
+    queue,
+)
 from gateway.web.context import Services
 from gateway.web.middleware import Edge
 from gateway.web.openapi import complete
@@ -63,7 +73,7 @@ def build_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
-    for module in (generations, events, images, models, account, health, docs):
+    for module in (generations, queue, events, images, models, account, health, docs):
         app.include_router(module.router)
     if expose_metrics:
         app.include_router(health.metrics_router)

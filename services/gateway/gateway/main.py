@@ -98,6 +98,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
         generations = Generations(scheduler, billing, library, catalogue, stop)
         services = Services(
             generations=generations,
+            line=scheduler,
             catalogue=catalogue,
             accounts=Accounts(
                 billing,

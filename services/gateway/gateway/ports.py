@@ -6,15 +6,24 @@ other side cannot answer; only what it raises besides is named.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from easel_kit.ids import ImageId, JobId, UserId
-from gateway.domain.account import Account, Entitlements, Hold, LedgerPage, PlacedHold, Plan
+from gateway.domain.account import Account, Entitlements, Hold, LedgerPage, PlacedHolds, Plan
 from gateway.domain.catalogue import Model
 from gateway.domain.identity import Identity
-from gateway.domain.job import Generation, Job, JobPage, JobState, JobUpdate
+from gateway.domain.job import (
+    Batch,
+    Generation,
+    Job,
+    JobFilter,
+    JobPage,
+    JobState,
+    JobUpdate,
+    Stopped,
+)
 from gateway.domain.library import Cursor, JobEvent, Picture
 
 
@@ -22,13 +31,13 @@ class Jobs(Protocol):
     """The scheduler, for a user's jobs; someone else's job is `NotFound`."""
 
     async def submit(
-        self, user_id: UserId, job_id: JobId, generation: Generation, entitlements: Entitlements
-    ) -> Job:
-        """Queues a job. Idempotent by job id.
+        self, user_id: UserId, batch: Batch, entitlements: Entitlements
+    ) -> tuple[Job, ...]:
+        """Queues all jobs or none, and answers them in order. Idempotent by job id.
 
         Raises:
             RateLimited: too many of the user's jobs run and wait.
-            InvalidState: this id can no longer be submitted.
+            InvalidState: an id can no longer be submitted, or a job to repeat has not ended.
         """
         ...
 
@@ -37,9 +46,9 @@ class Jobs(Protocol):
         ...
 
     async def list(
-        self, user_id: UserId, *, states: Sequence[JobState], page_size: int, page_token: str
+        self, user_id: UserId, wanted: JobFilter, *, page_size: int, page_token: str
     ) -> JobPage:
-        """The user's jobs in these states (none: all), newest first."""
+        """The user's jobs that are wanted, newest first."""
         ...
 
     async def cancel(self, user_id: UserId, job_id: JobId) -> Job:
@@ -48,6 +57,39 @@ class Jobs(Protocol):
 
     def watch(self, user_id: UserId, job_id: JobId) -> AsyncGenerator[JobUpdate, None]:
         """The job now, then each change; ends after the job's end."""
+        ...
+
+
+class Line(Protocol):
+    """The scheduler, for all of a user's jobs together."""
+
+    async def count(self, user_id: UserId, batch_ids: Sequence[str]) -> dict[JobState, int]:
+        """How many jobs are in each state, of these batches or (none named) of all."""
+        ...
+
+    async def cancel_many(
+        self,
+        user_id: UserId,
+        *,
+        job_ids: Sequence[JobId],
+        batch_ids: Sequence[str],
+        waiting_only: bool,
+    ) -> Stopped:
+        """Cancels these jobs and those of these batches; none named: all that are open."""
+        ...
+
+    async def prepend(self, user_id: UserId, job_ids: Sequence[JobId]) -> tuple[JobId, ...]:
+        """Moves waiting jobs before all others of the user; answers which it moved."""
+        ...
+
+    async def prune(
+        self, user_id: UserId, *, states: Sequence[JobState], batch_ids: Sequence[str]
+    ) -> int:
+        """Takes ended jobs out of sight; answers how many."""
+        ...
+
+    async def clear(self, user_id: UserId) -> tuple[int, int]:
+        """Cancels all open jobs and takes every job out of sight; answers how many of each."""
         ...
 
 
@@ -74,10 +116,10 @@ class JobFeed(Protocol):
 class Holds(Protocol):
     """Billing, for the price of a job."""
 
-    async def place_hold(
-        self, user_id: UserId, job_id: JobId, generation: Generation
-    ) -> PlacedHold:
-        """Sets the price aside. Idempotent by job id.
+    async def place_holds(
+        self, user_id: UserId, generations: Mapping[JobId, Generation]
+    ) -> PlacedHolds:
+        """Sets the prices of all jobs aside, or none. Idempotent by job id.
 
         Raises:
             InsufficientCredits: nothing was set aside.
@@ -85,8 +127,8 @@ class Holds(Protocol):
         """
         ...
 
-    async def release_hold(self, job_id: JobId, reason: str) -> None:
-        """Frees the whole hold. Idempotent."""
+    async def release_holds(self, job_ids: Sequence[JobId], reason: str) -> None:
+        """Frees the whole of each hold. Idempotent."""
         ...
 
     async def get_holds(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:

@@ -8,7 +8,7 @@ import pytest
 from easel_kit import errors, ids
 from gateway.domain.account import Hold, HoldState
 from gateway.domain.catalogue import Wish
-from gateway.domain.job import Job, JobState, JobUpdate
+from gateway.domain.job import Job, JobFilter, JobState, JobUpdate
 from gateway.service import generations as module
 from gateway.service.catalogue import Catalogue
 from gateway.service.generations import Generations
@@ -150,10 +150,12 @@ async def test_a_job_is_shown_without_billing_and_library(bench: Bench) -> None:
 async def test_pages_and_cancels_are_priced(bench: Bench) -> None:
     waiting = bench.keep(job())
     bench.keep(finished())
-    page = await bench.service.list(ALICE, states=[JobState.QUEUED], page_size=20, page_token="")
+    page = await bench.service.list(
+        ALICE, JobFilter(states=(JobState.QUEUED,)), page_size=20, page_token=""
+    )
     assert [priced.job for priced in page.jobs] == [waiting]
     assert page.next_page_token == ""
-    empty = await bench.service.list(MALLORY, states=[], page_size=20, page_token="")
+    empty = await bench.service.list(MALLORY, JobFilter(), page_size=20, page_token="")
     assert empty.jobs == ()
     assert (await bench.service.cancel(ALICE, waiting.id)).job.state is JobState.CANCELLED
 
@@ -208,3 +210,47 @@ async def test_waiting_ends_with_the_job_or_the_time(bench: Bench) -> None:
     assert (await bench.service.wait(ALICE, done.id, wait_s=5)).job is done
     with pytest.raises(errors.NotFound):
         await bench.service.wait(MALLORY, done.id, wait_s=5)
+
+
+async def test_a_batch_is_each_prompt_with_each_seed_as_often_as_asked(bench: Bench) -> None:
+    found = await bench.service.submit_batch(
+        ALICE, "bat_1", WISH, prompts=["a", "b"], seeds=[1, 2], runs=2, prepend=False
+    )
+    drawn = [(one.job.generation.prompt, one.job.generation.seed) for one in found]
+    assert drawn == [("a", 1), ("a", 2), ("b", 1), ("b", 2)] * 2
+    assert {one.job.batch_id for one in found} == {"bat_1"}
+    assert bench.holds.available == 1000 - 8 * 40
+    assert all(one.hold == bench.holds.holds[one.job.id] for one in found)
+
+
+async def test_without_seeds_each_job_of_a_batch_draws_its_own(bench: Bench) -> None:
+    found = await bench.service.submit_batch(
+        ALICE, "bat_1", WISH, prompts=["a"], seeds=[], runs=20, prepend=False
+    )
+    assert len({one.job.generation.seed for one in found}) == 20
+
+
+async def test_a_batch_that_is_refused_holds_nothing(bench: Bench) -> None:
+    bench.jobs.refuse = errors.RateLimited("full", limit=3, current=2)
+    with pytest.raises(errors.RateLimited, match="Too many concurrent requests"):
+        await bench.service.submit_batch(
+            ALICE, "bat_1", WISH, prompts=["a"], seeds=[], runs=3, prepend=False
+        )
+    assert bench.holds.available == 1000
+    with pytest.raises(errors.InvalidInput, match="501 jobs; at most 500"):
+        await bench.service.submit_batch(
+            ALICE, "bat_1", WISH, prompts=["a"] * 167, seeds=[1, 2, 3], runs=1, prepend=False
+        )
+    assert bench.jobs.jobs == {}
+
+
+async def test_a_retry_is_the_same_work_as_a_new_job(bench: Bench) -> None:
+    old = bench.keep(finished())
+    again = await bench.service.retry(ALICE, old.id, ids.new_job_id())
+    assert again.job.id != old.id
+    assert (again.job.generation, again.job.retry_of) == (old.generation, old.id)
+    assert again.hold is not None
+    with pytest.raises(errors.InvalidState):
+        await bench.service.retry(ALICE, again.job.id, ids.new_job_id())
+    with pytest.raises(errors.NotFound):
+        await bench.service.retry(MALLORY, old.id, ids.new_job_id())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import grpc
@@ -20,7 +20,7 @@ from gateway.domain.account import (
     HoldState,
     LedgerLine,
     LedgerPage,
-    PlacedHold,
+    PlacedHolds,
     Plan,
 )
 from gateway.domain.job import Generation
@@ -75,25 +75,23 @@ class BillingClient:
             raise _as_caller_said(error) from error
         return LedgerPage(tuple(_line(line) for line in answer.lines), answer.next_page_token)
 
-    async def place_hold(
-        self, user_id: UserId, job_id: JobId, generation: Generation
-    ) -> PlacedHold:
+    async def place_holds(
+        self, user_id: UserId, generations: Mapping[JobId, Generation]
+    ) -> PlacedHolds:
         """See `gateway.ports.Holds`."""
-        work = pb.Work(
-            model_key=generation.model_key,
-            width_px=generation.width_px,
-            height_px=generation.height_px,
-            steps=generation.steps,
-            image_count=generation.image_count,
+        jobs = [
+            pb.JobWork(job_id=job_id, work=_work(generation))
+            for job_id, generation in generations.items()
+        ]
+        answer = await self._stub.PlaceHolds(pb.PlaceHoldsRequest(user_id=user_id, jobs=jobs))
+        holds = [_hold(hold) for hold in answer.holds]
+        return PlacedHolds(
+            {hold.job_id: hold for hold in holds}, _entitlements(answer.entitlements)
         )
-        answer = await self._stub.PlaceHold(
-            pb.PlaceHoldRequest(user_id=user_id, job_id=job_id, work=work)
-        )
-        return PlacedHold(_hold(answer.hold), _entitlements(answer.entitlements))
 
-    async def release_hold(self, job_id: JobId, reason: str) -> None:
+    async def release_holds(self, job_ids: Sequence[JobId], reason: str) -> None:
         """See `gateway.ports.Holds`."""
-        await self._stub.ReleaseHold(pb.ReleaseHoldRequest(job_id=job_id, reason=reason))
+        await self._stub.ReleaseHolds(pb.ReleaseHoldsRequest(job_ids=job_ids, reason=reason))
 
     async def get_holds(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
         """See `gateway.ports.Holds`."""
@@ -104,6 +102,16 @@ class BillingClient:
 
 def _as_caller_said(error: InvalidInput) -> InvalidInput:
     return InvalidInput("cursor", error.reason) if error.field == "page_token" else error
+
+
+def _work(generation: Generation) -> pb.Work:
+    return pb.Work(
+        model_key=generation.model_key,
+        width_px=generation.width_px,
+        height_px=generation.height_px,
+        steps=generation.steps,
+        image_count=generation.image_count,
+    )
 
 
 def _time(stamp: Timestamp) -> datetime:

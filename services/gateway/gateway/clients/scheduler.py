@@ -1,4 +1,4 @@
-"""The scheduler over gRPC: the ports `Jobs`, `Models` and `JobFeed`."""
+"""The scheduler over gRPC: the ports `Jobs`, `Line`, `Models` and `JobFeed`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from easel_kit.ids import ImageId, JobId, ModelKey, UserId
 from gateway.domain.account import Entitlements
 from gateway.domain.catalogue import Model, ModelDefaults, Size
 from gateway.domain.job import (
+    Batch,
     Generation,
     Image,
     Job,
     JobFailure,
+    JobFilter,
     JobPage,
     JobState,
     JobUpdate,
     Progress,
+    Stopped,
     Timeline,
     cost_ms,
 )
@@ -55,8 +58,8 @@ class SchedulerClient:
         self._events = EventServiceStub(channel)
 
     async def submit(
-        self, user_id: UserId, job_id: JobId, generation: Generation, entitlements: Entitlements
-    ) -> Job:
+        self, user_id: UserId, batch: Batch, entitlements: Entitlements
+    ) -> tuple[Job, ...]:
         """See `gateway.ports.Jobs`."""
         plan = entitlements.plan
         request = jobs_pb2.SubmitJobsRequest(
@@ -71,14 +74,18 @@ class SchedulerClient:
             ),
             jobs=[
                 jobs_pb2.JobSubmission(
-                    job_id=job_id,
-                    generation=_wire_generation(generation),
-                    cost_ms=cost_ms(generation),
+                    job_id=order.job_id,
+                    generation=_wire_generation(order.generation),
+                    cost_ms=cost_ms(order.generation),
+                    retry_of=order.retry_of or "",
                 )
+                for order in batch.orders
             ],
+            batch_id=batch.id,
+            prepend=batch.prepend,
         )
         answer = await self._jobs.SubmitJobs(request)
-        return _job(answer.jobs[0])
+        return tuple(_job(job) for job in answer.jobs)
 
     async def get(self, user_id: UserId, job_id: JobId) -> Job:
         """See `gateway.ports.Jobs`."""
@@ -86,15 +93,21 @@ class SchedulerClient:
         return _job((await self._jobs.GetJob(request)).job)
 
     async def list(
-        self, user_id: UserId, *, states: Sequence[JobState], page_size: int, page_token: str
+        self, user_id: UserId, wanted: JobFilter, *, page_size: int, page_token: str
     ) -> JobPage:
         """See `gateway.ports.Jobs`."""
         request = jobs_pb2.ListJobsRequest(
             user_id=user_id,
-            states=[_WIRE_STATES[state] for state in states],
+            states=[_WIRE_STATES[state] for state in wanted.states],
             page_size=page_size,
             page_token=page_token,
+            batch_ids=wanted.batch_ids,
+            model_keys=wanted.models,
         )
+        if wanted.queued_from is not None:
+            request.queued_from.FromDatetime(wanted.queued_from)
+        if wanted.queued_before is not None:
+            request.queued_before.FromDatetime(wanted.queued_before)
         try:
             answer = await self._jobs.ListJobs(request)
         except InvalidInput as error:
@@ -116,6 +129,55 @@ class SchedulerClient:
                 yield JobUpdate(_job(answer.job), answer.preview, answer.preview_media_type)
         finally:
             call.cancel()
+
+    async def count(self, user_id: UserId, batch_ids: Sequence[str]) -> dict[JobState, int]:
+        """See `gateway.ports.Line`."""
+        request = jobs_pb2.CountJobsRequest(user_id=user_id, batch_ids=batch_ids)
+        answer = await self._jobs.CountJobs(request)
+        return {_STATES[one.state]: one.jobs for one in answer.counts}
+
+    async def cancel_many(
+        self,
+        user_id: UserId,
+        *,
+        job_ids: Sequence[JobId],
+        batch_ids: Sequence[str],
+        waiting_only: bool,
+    ) -> Stopped:
+        """See `gateway.ports.Line`."""
+        answer = await self._jobs.CancelJobs(
+            jobs_pb2.CancelJobsRequest(
+                user_id=user_id, job_ids=job_ids, batch_ids=batch_ids, waiting_only=waiting_only
+            )
+        )
+        return Stopped(
+            tuple(JobId(job_id) for job_id in answer.cancelled_job_ids),
+            tuple(JobId(job_id) for job_id in answer.stopping_job_ids),
+        )
+
+    async def prepend(self, user_id: UserId, job_ids: Sequence[JobId]) -> tuple[JobId, ...]:
+        """See `gateway.ports.Line`."""
+        request = jobs_pb2.PrependJobsRequest(user_id=user_id, job_ids=job_ids)
+        answer = await self._jobs.PrependJobs(request)
+        return tuple(JobId(job_id) for job_id in answer.moved_job_ids)
+
+    async def prune(
+        self, user_id: UserId, *, states: Sequence[JobState], batch_ids: Sequence[str]
+    ) -> int:
+        """See `gateway.ports.Line`."""
+        answer = await self._jobs.PruneJobs(
+            jobs_pb2.PruneJobsRequest(
+                user_id=user_id,
+                states=[_WIRE_STATES[state] for state in states],
+                batch_ids=batch_ids,
+            )
+        )
+        return answer.pruned
+
+    async def clear(self, user_id: UserId) -> tuple[int, int]:
+        """See `gateway.ports.Line`."""
+        answer = await self._jobs.ClearJobs(jobs_pb2.ClearJobsRequest(user_id=user_id))
+        return answer.cancelled, answer.pruned
 
     async def list_models(self) -> tuple[Model, ...]:
         """See `gateway.ports.Models`."""
@@ -182,6 +244,8 @@ def _job(job: jobs_pb2.Job) -> Job:
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,
         warnings=tuple(job.warnings),
+        batch_id=job.batch_id,
+        retry_of=JobId(job.retry_of) if job.retry_of else None,
     )
 
 

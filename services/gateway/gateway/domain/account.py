@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -83,10 +84,10 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedHold:
-    """The answer to a hold: the hold, and what the user's plan allows."""
+class PlacedHolds:
+    """The answer to holds: each job's, and what the user's plan allows."""
 
-    hold: Hold
+    holds: Mapping[JobId, Hold]
     entitlements: Entitlements
 
 

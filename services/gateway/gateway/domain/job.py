@@ -114,6 +114,48 @@ class Job:
     attempts: int = 0
     cancel_requested: bool = False
     warnings: tuple[str, ...] = ()
+    batch_id: str = ""
+    retry_of: JobId | None = None
+    """The job that this one repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job to be queued."""
+
+    job_id: JobId
+    generation: Generation
+    retry_of: JobId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Jobs that are accepted together or not at all."""
+
+    orders: tuple[Order, ...]
+    id: str = ""
+    """Names them as belonging together; empty for a job by itself."""
+    prepend: bool = False
+    """Before all other waiting jobs of the user."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which of a user's jobs; what is empty or None excludes none."""
+
+    states: tuple[JobState, ...] = ()
+    batch_ids: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    queued_from: datetime | None = None
+    queued_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What a cancel of many did: waiting jobs that it ended, running ones that will stop."""
+
+    cancelled: tuple[JobId, ...]
+    stopping: tuple[JobId, ...]
 
 
 @dataclass(frozen=True, slots=True)

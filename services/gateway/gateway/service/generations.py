@@ -21,10 +21,11 @@ from easel_kit.errors import (
     Overloaded,
     RateLimited,
 )
-from easel_kit.ids import JobId, UserId
+from easel_kit.ids import JobId, UserId, new_job_id
 from gateway.domain.account import Hold
+from gateway.domain.batch import expanded
 from gateway.domain.catalogue import Wish
-from gateway.domain.job import Generation, Job, JobState, JobUpdate
+from gateway.domain.job import Batch, Job, JobFilter, JobUpdate, Order
 from gateway.domain.library import pictures_of_job
 from gateway.ports import Holds, Jobs, Library
 from gateway.service.catalogue import Catalogue
@@ -88,8 +89,48 @@ class Generations:
             DependencyDown: unanswered; the job of this id may still run, and is paid for if so.
             DeadlineExceeded: as DependencyDown.
         """
-        generation = await self._catalogue.settle(wish, fresh_seed=secrets.randbelow(_SEED_END))
-        return await self._unbroken.run(self._reserve_and_queue(user_id, job_id, generation))
+        generation = await self._catalogue.settle(wish, fresh_seed=_fresh_seed())
+        (priced,) = await self._reserve_and_queue(user_id, Batch((Order(job_id, generation),)))
+        return priced
+
+    async def submit_batch(
+        self,
+        user_id: UserId,
+        batch_id: str,
+        wish: Wish,
+        *,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        runs: int,
+        prepend: bool,
+    ) -> tuple[PricedJob, ...]:
+        """As `submit` for each prompt with each seed, `runs` times: all are accepted or none is.
+
+        The prompt and seed of `wish` are not used.
+
+        Raises:
+            InvalidInput: as `submit`, or too many jobs for one batch.
+        """
+        base = await self._catalogue.settle(wish, fresh_seed=0)
+        generations = expanded(base, prompts, seeds, runs, fresh_seed=_fresh_seed)
+        orders = tuple(Order(new_job_id(), generation) for generation in generations)
+        return await self._reserve_and_queue(user_id, Batch(orders, batch_id, prepend))
+
+    async def retry(self, user_id: UserId, job_id: JobId, new_id: JobId) -> PricedJob:
+        """The same work again, as a new job with a price of its own.
+
+        Raises:
+            NotFound: no such job, or someone else's.
+            InvalidState: it has not ended.
+            InsufficientCredits: as `submit`, like all else that it raises.
+        """
+        old = await self._jobs.get(user_id, job_id)
+        if not old.state.has_ended:
+            raise InvalidState("the job has not ended yet")
+        (priced,) = await self._reserve_and_queue(
+            user_id, Batch((Order(new_id, old.generation, retry_of=job_id),))
+        )
+        return priced
 
     async def get(self, user_id: UserId, job_id: JobId) -> PricedJob:
         """One job.
@@ -100,12 +141,10 @@ class Generations:
         return await self.price(user_id, await self._jobs.get(user_id, job_id))
 
     async def list(
-        self, user_id: UserId, *, states: Sequence[JobState], page_size: int, page_token: str
+        self, user_id: UserId, wanted: JobFilter, *, page_size: int, page_token: str
     ) -> PricedPage:
-        """The user's jobs in these states (none: all), newest first; `page_size` 1 to 100."""
-        page = await self._jobs.list(
-            user_id, states=states, page_size=page_size, page_token=page_token
-        )
+        """The user's jobs that are wanted, newest first; `page_size` 1 to 100."""
+        page = await self._jobs.list(user_id, wanted, page_size=page_size, page_token=page_token)
         return PricedPage(await self._priced(user_id, page.jobs), page.next_page_token)
 
     async def cancel(self, user_id: UserId, job_id: JobId) -> PricedJob:
@@ -146,20 +185,22 @@ class Generations:
         """Waits for submits whose callers have gone; each has a deadline of its own."""
         await self._unbroken.finish()
 
-    async def _reserve_and_queue(
-        self, user_id: UserId, job_id: JobId, generation: Generation
-    ) -> PricedJob:
-        placed = await self._holds.place_hold(user_id, job_id, generation)
+    async def _reserve_and_queue(self, user_id: UserId, batch: Batch) -> tuple[PricedJob, ...]:
+        return await self._unbroken.run(self._reserve_then_queue(user_id, batch))
+
+    async def _reserve_then_queue(self, user_id: UserId, batch: Batch) -> tuple[PricedJob, ...]:
+        generations = {order.job_id: order.generation for order in batch.orders}
+        placed = await self._holds.place_holds(user_id, generations)
         try:
-            job = await self._jobs.submit(user_id, job_id, generation, placed.entitlements)
+            jobs = await self._jobs.submit(user_id, batch, placed.entitlements)
         except _REFUSED as refusal:
             # unanswered, billing frees it by itself once the scheduler says there is no such job
             with suppress(*_UNANSWERED):
-                await self._holds.release_hold(job_id, "refused")
+                await self._holds.release_holds(list(generations), "refused")
             if isinstance(refusal, RateLimited):
                 raise _too_many(refusal) from refusal
             raise
-        return PricedJob(job, placed.hold)
+        return tuple(PricedJob(job, placed.holds.get(job.id)) for job in jobs)
 
     async def _watch(self, user_id: UserId, job_id: JobId) -> AsyncGenerator[JobUpdate, None]:
         pauses = iter(_WATCH_PAUSES_S)
@@ -187,6 +228,10 @@ class Generations:
             with suppress(*_UNANSWERED):
                 holds = await self._holds.get_holds(user_id, [job.id for job in jobs])
         return tuple(PricedJob(job, holds.get(job.id)) for job in jobs)
+
+
+def _fresh_seed() -> int:
+    return secrets.randbelow(_SEED_END)
 
 
 def _too_many(refusal: RateLimited) -> RateLimited:

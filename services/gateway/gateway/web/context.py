@@ -12,7 +12,7 @@ from structlog.contextvars import bind_contextvars
 
 from easel_kit.errors import RateLimited, Unauthenticated
 from gateway.domain.identity import Identity
-from gateway.ports import LocalObjects, RateLimiter, TokenVerifier
+from gateway.ports import Line, LocalObjects, RateLimiter, TokenVerifier
 from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
 from gateway.service.generations import Generations
@@ -27,6 +27,7 @@ class Services:
     """The use cases, and what guards them."""
 
     generations: Generations
+    line: Line
     catalogue: Catalogue
     accounts: Accounts
     pictures: Pictures

@@ -6,20 +6,24 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import Field
 from structlog.contextvars import bind_contextvars
 
 from easel_kit import ids
 from easel_kit.errors import InvalidInput, NotFound
 from easel_kit.ids import JobId
 from easel_kit.log import get_logger
+from gateway.domain.job import JobFilter
 from gateway.web.context import Caller, ServicesOf
 from gateway.web.openapi import problems
 from gateway.web.problems import JOB_ID_KEY
 from gateway.web.schemas.base import JOB_EXAMPLE
 from gateway.web.schemas.generation import (
+    BatchId,
     GenerationIn,
     GenerationOut,
     GenerationPage,
+    Moment,
     State,
     states,
 )
@@ -105,17 +109,34 @@ async def submit_generation(
     responses=problems(422),
 )
 async def list_generations(
+    *,
     caller: Caller,
     services: ServicesOf,
     state: Annotated[
         tuple[State, ...], Query(max_length=5, description="Only these; repeat for several.")
     ] = (),
+    batch_id: Annotated[
+        tuple[BatchId, ...], Query(max_length=100, description="Only of these batches.")
+    ] = (),
+    model: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=100)], ...],
+        Query(max_length=20, description="Only of these models."),
+    ] = (),
+    queued_from: Annotated[Moment | None, Query(description="Only accepted from then on.")] = None,
+    queued_before: Annotated[Moment | None, Query(description="Only accepted before then.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str, Query(max_length=512, description="From the previous page.")] = "",
 ) -> GenerationPage:
     """One page of the caller's jobs."""
+    wanted = JobFilter(
+        states=states(state),
+        batch_ids=batch_id,
+        models=model,
+        queued_from=queued_from,
+        queued_before=queued_before,
+    )
     page = await services.generations.list(
-        caller.user_id, states=states(state), page_size=limit, page_token=cursor
+        caller.user_id, wanted, page_size=limit, page_token=cursor
     )
     return GenerationPage.of(page)
 
@@ -149,4 +170,30 @@ async def cancel_generation(
     _log.info("job.cancel_asked", state=priced.job.state)
     if not priced.job.state.has_ended:
         response.status_code = 202
+    return GenerationOut.of(priced)
+
+
+@router.post(
+    "/v1/generations/{job_id}/retry",
+    operation_id="retryGeneration",
+    summary="The same again",
+    status_code=202,
+    responses=problems(402, 404, 409, 422)
+    | {
+        202: {
+            "description": "The new job waits",
+            "headers": {"Location": {"schema": {"type": "string"}, "description": "The new job."}},
+        }
+    },
+)
+async def retry_generation(
+    job_id: JobIdIn, caller: Caller, services: ServicesOf, request: Request, response: Response
+) -> GenerationOut:
+    """A new job of the same work, seed included, at a price of its own; the old one has ended."""
+    new_id = ids.new_job_id()
+    request.scope[JOB_ID_KEY] = new_id
+    old_id = known_job_id(job_id)
+    priced = await services.generations.retry(caller.user_id, old_id, new_id)
+    _log.info("job.retried", new_job_id=new_id)
+    response.headers["Location"] = f"/v1/generations/{new_id}"
     return GenerationOut.of(priced)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 JOB_EXAMPLE = "job_01932f6ba1c07f3e8d5a4b7c9e0f1a2b"
+BATCH_EXAMPLE = "bat_01932f6ba1c07f3e8d5a4b7c9e0f1a2b"
 IMAGE_EXAMPLE = "img_01932f6ba9d17a0c9b3e5d7f8a6c4b2e"
 TIME_EXAMPLE = "2026-11-23T12:00:00Z"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.domain.catalogue import Wish
 from gateway.domain.job import Image, Job, JobState
@@ -27,13 +28,64 @@ _NO_NUL = r"^[^\x00]*$"
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
-class GenerationIn(BaseModel):
+def _rfc3339(value: object) -> object:
+    # pydantic would take numbers and bare dates as well
+    if isinstance(value, str) and not re.match(r"\d{4}-\d{2}-\d{2}[Tt]", value):
+        raise ValueError("must be a time as in RFC 3339")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+Prompt = Annotated[str, Field(min_length=1, max_length=2000, pattern=_NO_NUL)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+BatchId = Annotated[
+    str,
+    Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+]
+
+
+class In(BaseModel):
+    """Base of requests: nothing unknown, nothing converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SettingsIn(In):
+    """How to draw. What is left out comes from the model's defaults."""
+
+    negative_prompt: str = Field("", max_length=2000, pattern=_NO_NUL)
+    model: str | None = Field(
+        None, min_length=1, max_length=100, description="Key of a model; default: the first one."
+    )
+    width: int | None = Field(None, ge=8, le=4096, description="Pixels.")
+    height: int | None = Field(None, ge=8, le=4096, description="Pixels.")
+    steps: int | None = Field(None, ge=1, le=1000, description="Denoising steps per picture.")
+    guidance: float | None = Field(
+        None, ge=1, le=50, allow_inf_nan=False, description="1 switches guidance off."
+    )
+    sampler: str | None = Field(None, min_length=1, max_length=100)
+    n: int = Field(1, ge=1, le=16, description="Pictures; the plan may allow fewer.")
+
+    def wish_for(self, prompt: str, seed: int | None) -> Wish:
+        """As the service takes it."""
+        return Wish(
+            prompt=prompt,
+            negative_prompt=self.negative_prompt,
+            model=self.model,
+            width_px=self.width,
+            height_px=self.height,
+            steps=self.steps,
+            guidance=self.guidance,
+            seed=seed,
+            sampler=self.sampler,
+            image_count=self.n,
+        )
+
+
+class GenerationIn(SettingsIn):
     """What to draw. What is left out comes from the model's defaults."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
         json_schema_extra={
             "examples": [
                 {"prompt": _PROMPT},
@@ -51,37 +103,12 @@ class GenerationIn(BaseModel):
         },
     )
 
-    prompt: str = Field(min_length=1, max_length=2000, pattern=_NO_NUL)
-    negative_prompt: str = Field("", max_length=2000, pattern=_NO_NUL)
-    model: str | None = Field(
-        None, min_length=1, max_length=100, description="Key of a model; default: the first one."
-    )
-    width: int | None = Field(None, ge=8, le=4096, description="Pixels.")
-    height: int | None = Field(None, ge=8, le=4096, description="Pixels.")
-    steps: int | None = Field(None, ge=1, le=1000, description="Denoising steps per picture.")
-    guidance: float | None = Field(
-        None, ge=1, le=50, allow_inf_nan=False, description="1 switches guidance off."
-    )
-    seed: int | None = Field(
-        None, ge=0, le=2**32 - 1, description="Same seed, same picture; default: a random one."
-    )
-    sampler: str | None = Field(None, min_length=1, max_length=100)
-    n: int = Field(1, ge=1, le=16, description="Pictures; the plan may allow fewer.")
+    prompt: Prompt
+    seed: Seed | None = Field(None, description="Same seed, same picture; default: a random one.")
 
     def wish(self) -> Wish:
         """As the service takes it."""
-        return Wish(
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            model=self.model,
-            width_px=self.width,
-            height_px=self.height,
-            steps=self.steps,
-            guidance=self.guidance,
-            seed=self.seed,
-            sampler=self.sampler,
-            image_count=self.n,
-        )
+        return self.wish_for(self.prompt, self.seed)
 
 
 class ProgressOut(Out):
@@ -172,6 +199,8 @@ class GenerationOut(Out):
     warnings: tuple[str, ...]
     attempts: int = Field(description="Tries so far.")
     cancel_requested: bool
+    batch_id: str | None = Field(description="The batch that it was submitted in; null for none.")
+    retry_of: str | None = Field(description="The job that this one repeats; null for none.")
     links: GenerationLinks
 
     @classmethod
@@ -204,6 +233,8 @@ class GenerationOut(Out):
             warnings=job.warnings,
             attempts=job.attempts,
             cancel_requested=job.cancel_requested,
+            batch_id=job.batch_id or None,
+            retry_of=job.retry_of,
             links=GenerationLinks(self=here, events=f"{here}/events", cancel=here),
         )
 
