@@ -160,6 +160,55 @@ async def test_a_requeued_job_keeps_its_place_and_counts_its_attempts(queue: Que
     }
 
 
+async def test_a_job_moved_to_the_front_comes_first_also_after_a_requeue(queue: Queue) -> None:
+    jobs = [admission() for _ in range(4)]
+    await queue.line.admit(jobs)
+    await queue.leases.join(worker())
+    (running,) = await queue.claim()
+    orders = {jobs[3].job_id: -2, jobs[2].job_id: -1, jobs[0].job_id: -3, JobId("unknown"): -9}
+    await queue.line.prepend(orders)
+    live = await queue.line.live([job.job_id for job in jobs[1:]])
+    assert [live[job.job_id].position for job in jobs[1:]] == [3, 2, 1]
+    assert await queue.line.requeue(running, stop=False)
+    assert await queue.claimed(2) == [jobs[0].job_id, jobs[3].job_id]
+
+
+async def test_a_job_is_admitted_at_the_front_when_it_says_so(queue: Queue) -> None:
+    usual, urgent = admission(), replace(admission(), front=-1)
+    await queue.line.admit([usual, urgent])
+    await queue.leases.join(worker())
+    assert await queue.claimed(2) == [urgent.job_id, usual.job_id]
+
+
+async def test_newer_entitlements_hold_at_once_and_older_ones_never(queue: Queue) -> None:
+    alices, bobs = [admission() for _ in range(3)], [admission(BOB) for _ in range(3)]
+    await queue.line.admit(alices + bobs)
+    await queue.leases.join(worker())
+    await queue.line.entitle(BOB, Share(version=3, priority=100, weight=16, max_running=1))
+    await queue.line.entitle(BOB, Share(version=2, priority=0, weight=1, max_running=9))
+    first, second = await queue.claimed(2)
+    assert (first, second) == (bobs[0].job_id, alices[0].job_id)
+    await queue.line.entitle(BOB, Share(version=3, priority=100, weight=16, max_running=2))
+    assert await queue.claimed() == [bobs[1].job_id]
+
+
+async def test_entitlements_of_an_unknown_user_are_remembered(queue: Queue) -> None:
+    await queue.line.entitle(ALICE, Share(version=2, priority=0, weight=1, max_running=1))
+    await queue.line.admit([admission(), admission()])  # with an older plan
+    await queue.leases.join(worker())
+    assert len(await queue.claimed(2)) == 1
+
+
+async def test_a_loaded_model_is_preferred_within_the_lead(queue: Queue) -> None:
+    other = ModelKey("other")
+    turns = [admission(model=other)] + [admission(UserId(f"user-{n}")) for n in range(4)]
+    await queue.line.admit(turns)
+    await queue.leases.join(worker(slots=9))
+    found = await queue.leases.claim(W, "s", (M, other), 5, loaded=(M,))
+    order = [turns.index(one) for claim in found for one in turns if one.job_id == claim.job_id]
+    assert order == [1, 2, 0, 3, 4]  # two jobs of equal cost may pass the first
+
+
 async def test_a_job_that_ended_does_not_come_back(queue: Queue) -> None:
     job = admission()
     await queue.line.remove([job.job_id])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -12,13 +12,13 @@ from easel_kit.errors import (
     DependencyDown,
     NotFound,
 )
-from easel_kit.ids import AttemptId, JobId, ModelKey, WorkerId, new_attempt_id
+from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId, new_attempt_id
 from scheduler.domain.estimate import Pace, eta_waiting_s
 from scheduler.domain.lease import (
     Claim,
 )
 from scheduler.domain.line import Admission, Depth, Live, Progress
-from scheduler.domain.policy import FairQueue, Waiting
+from scheduler.domain.policy import FairQueue, Share, Waiting
 from scheduler.domain.stream import Control, Drain, Stop
 from scheduler.domain.survey import Survey
 from scheduler.domain.worker import Worker, WorkerStatus
@@ -59,7 +59,11 @@ class _Silent:
 
 
 def _waiting(one: Admission) -> Waiting:
-    return Waiting(one.job_id, one.user_id, one.model_key, one.cost_ms, one.place)
+    return Waiting(one.job_id, one.user_id, one.model_key, one.cost_ms, one.order)
+
+
+def _done(progress: Progress | None) -> float:
+    return progress.step / progress.steps if progress else 0.0
 
 
 class MemoryQueue:
@@ -144,7 +148,7 @@ class MemoryQueue:
         )
 
     async def remove(
-        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int = 0
+        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int | None = None
     ) -> None:
         """See `ports.Line`."""
         self._reach()
@@ -152,10 +156,13 @@ class MemoryQueue:
             self._gone.add(job_id)
             entry = self._entries.pop(job_id, None)
             if entry is not None:
-                self._policy.remove(job_id)
-                if entry.claim is not None and entry.claim.attempt_id != by:
+                other = entry.claim is not None and entry.claim.attempt_id != by
+                self._policy.remove(
+                    job_id, took_ms=None if other else took_ms, done=_done(entry.progress)
+                )
+                if entry.claim is not None and other:
                     self._tell(entry.claim, Stop(entry.claim.attempt_id))
-                if took_ms:
+                if took_ms and not other:
                     self._pace = Pace(took_ms, took_ms / entry.admission.cost_ms, 0)
             self.handler.on_job(job_id, None)
         self._wake()
@@ -175,12 +182,27 @@ class MemoryQueue:
         entry = self._entries.get(claim.job_id)
         if entry is None or entry.claim is None or entry.claim.attempt_id != claim.attempt_id:
             return False
+        self._policy.requeue(claim.job_id, done=_done(entry.progress))
         entry.claim, entry.progress = None, None
-        self._policy.requeue(claim.job_id)
         self._pause(entry, not_before)
         self.handler.on_job(claim.job_id, None)
         self._wake()
         return True
+
+    async def prepend(self, orders: Mapping[JobId, int]) -> None:
+        """See `ports.Line`."""
+        self._reach()
+        self._policy.prepend(orders)
+        for job_id, order in orders.items():
+            if (entry := self._entries.get(job_id)) is not None:
+                entry.admission = replace(entry.admission, front=order)
+            self.handler.on_job(job_id, None)
+
+    async def entitle(self, user_id: UserId, share: Share) -> None:
+        """See `ports.Line`."""
+        self._reach()
+        self._policy.entitle(user_id, share)
+        self._wake()
 
     async def stop(self, job_id: JobId) -> bool:
         """See `ports.Line`."""
@@ -203,8 +225,8 @@ class MemoryQueue:
             if entry is None:
                 continue
             if entry.claim is None:
-                own = entry.admission.place
-                place = sum(self._entries[one].admission.place < own for one in waiting) + 1
+                own = entry.admission.order
+                place = sum(self._entries[one].admission.order < own for one in waiting) + 1
                 pause_s = 0.0
                 if entry.not_before is not None:
                     pause_s = (entry.not_before - self._clock.now()).total_seconds()
@@ -277,13 +299,21 @@ class MemoryQueue:
         return found
 
     async def claim(
-        self, worker_id: WorkerId, session: str, models: Sequence[ModelKey], count: int
+        self,
+        worker_id: WorkerId,
+        session: str,
+        models: Sequence[ModelKey],
+        count: int,
+        *,
+        loaded: Collection[ModelKey] = (),
     ) -> list[Claim]:
         """See `ports.Leases`."""
         self._known(worker_id, session)
         await self.release(limit=count)
         claims: list[Claim] = []
-        while len(claims) < count and (job := self._policy.claim(models)) is not None:
+        while (
+            len(claims) < count and (job := self._policy.claim(models, loaded=loaded)) is not None
+        ):
             entry = self._entries[job.job_id]
             entry.number += 1
             entry.claim = Claim(

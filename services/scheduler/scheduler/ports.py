@@ -6,7 +6,7 @@ then unknown, and all of them may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from scheduler.domain.job import Cursor, Event, Job, JobState, Resolution, Submi
 from scheduler.domain.lease import Claim, Report, Settled
 from scheduler.domain.line import Accepted, Admission, Depth, Live, Progress
 from scheduler.domain.load import Load, Reading
+from scheduler.domain.policy import Share
 from scheduler.domain.stream import Control
 from scheduler.domain.survey import Survey
 from scheduler.domain.worker import Worker, WorkerStatus
@@ -170,9 +171,13 @@ class Line(Protocol):
         ...
 
     async def remove(
-        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int = 0
+        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int | None = None
     ) -> None:
-        """The jobs have ended: frees places and slots, stops other attempts than `by`."""
+        """The jobs have ended: frees places and slots, stops other attempts than `by`.
+
+        Their users are left charged for what really ran: by `took_ms` where the attempt `by`
+        succeeded (0: nobody knows how long it took), else by the progress that was shown.
+        """
         ...
 
     async def requeue(
@@ -180,7 +185,19 @@ class Line(Protocol):
     ) -> bool:
         """The attempt no longer runs: its job goes back to its old place, unless another has it.
 
-        Until `not_before` no worker is given the job.
+        Until `not_before` no worker is given the job. Its user stays charged for the progress
+        that was shown.
+        """
+        ...
+
+    async def prepend(self, orders: Mapping[JobId, int]) -> None:
+        """Gives jobs another `Admission.order`; those that do not wait have it when they do."""
+        ...
+
+    async def entitle(self, user_id: UserId, share: Share) -> None:
+        """Numbers of the user's plan hold from now on, unless newer ones are known.
+
+        Waiting jobs move to the new tier; running ones stay, even above a lowered limit.
         """
         ...
 
@@ -219,9 +236,18 @@ class Leases(Protocol):
         ...
 
     async def claim(
-        self, worker_id: WorkerId, session: str, models: Sequence[ModelKey], count: int
+        self,
+        worker_id: WorkerId,
+        session: str,
+        models: Sequence[ModelKey],
+        count: int,
+        *,
+        loaded: Collection[ModelKey] = (),
     ) -> list[Claim]:
-        """The next jobs that a worker with these models can draw, under fresh leases."""
+        """The next jobs that a worker with these models can draw, under fresh leases.
+
+        Jobs of `loaded` models are preferred, within `policy.AFFINITY_LEAD`.
+        """
         ...
 
     async def adopt(self, session: str, admission: Admission) -> bool:

@@ -85,14 +85,14 @@ class Both:
         if self.running:
             claim = self.running.pop(number % len(self.running))
             assert await self.line.requeue(claim, stop=False)
-            self.reference.requeue(claim.job_id)
+            self.reference.requeue(claim.job_id, done=0.0)
             self.waiting.append(claim.job_id)
 
     async def finish(self, number: int) -> None:
         if self.running:
             claim = self.running.pop(number % len(self.running))
             await self.line.remove([claim.job_id], by=claim.attempt_id)
-            self.reference.remove(claim.job_id)
+            self.reference.remove(claim.job_id, done=0.0)
 
     async def cancel(self, number: int) -> None:
         if self.waiting:

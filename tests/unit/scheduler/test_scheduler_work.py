@@ -64,8 +64,8 @@ async def test_a_stream_that_ends_during_its_claim_gives_it_back(house: House) -
     leaving = await house.worker("w", offer=False)
     claim, claimed = house.queue.claim, asyncio.Event()
 
-    async def slow(*arguments: object) -> object:
-        found = await claim(*arguments)  # type: ignore[arg-type]
+    async def slow(*arguments: object, **named: object) -> object:
+        found = await claim(*arguments, **named)  # type: ignore[arg-type]
         claimed.set()
         leaving.session.close()
         return found

@@ -47,22 +47,22 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job in line; among the jobs of its user a smaller `turn` is earlier."""
+    """A job in line; among the jobs of its user a smaller `order` is earlier."""
 
     job_id: JobId
     user_id: UserId
     model_key: ModelKey
     cost_ms: int
-    turn: int
+    order: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Charge:
-    """What a running job has been charged, where, and over which weight."""
+    """What a job's latest attempt has been charged, in which tier, and over which weight."""
 
     priority: int
     weight: int
-    cost_ms: int
+    cost_ms: float
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class _User:
     passed: int = 0
     """Cost of the jobs that passed it by since it entered or was last served."""
     lines: dict[ModelKey, Ranking[JobId, tuple[int, JobId]]] = field(default_factory=dict)
-    running: dict[JobId, _Charge] = field(default_factory=dict)
+    running: set[JobId] = field(default_factory=set)
 
     def first(self, models: Collection[ModelKey]) -> JobId | None:
         """Its earliest job among those of `models`."""
@@ -112,6 +112,7 @@ class FairQueue:
         self._users: dict[UserId, _User] = {}
         self._tiers: dict[int, _Tier] = {}
         self._jobs: dict[JobId, Waiting] = {}
+        self._charges: dict[JobId, _Charge] = {}
         self._virtual = 0.0
         self._entries = 0
         self._ms_per_cost: float | None = None
@@ -128,16 +129,16 @@ class FairQueue:
         """Numbers of the user's plan hold at once, also for the waiting jobs; older ones never."""
         self._refresh(self._entitle(user_id, share))
 
-    def prepend(self, turns: Mapping[JobId, int]) -> None:
-        """Gives jobs another turn among those of their user; unknown ones are no error."""
-        for job_id, turn in turns.items():
+    def prepend(self, orders: Mapping[JobId, int]) -> None:
+        """Gives jobs another order among those of their user; unknown ones are no error."""
+        for job_id, order in orders.items():
             job = self._jobs.get(job_id)
             if job is None:
                 continue
-            job = self._jobs[job_id] = replace(job, turn=turn)
-            user = self._users[job.user_id]
-            if job_id not in user.running:
-                user.lines[job.model_key].put(job_id, (turn, job_id))
+            job = self._jobs[job_id] = replace(job, order=order)
+            line = self._users[job.user_id].lines.get(job.model_key)
+            if line is not None and job_id in line:
+                line.put(job_id, (order, job_id))
 
     def claim(
         self, models: Collection[ModelKey], *, loaded: Collection[ModelKey] = ()
@@ -159,30 +160,47 @@ class FairQueue:
                 return job
         return None
 
-    def requeue(self, job_id: JobId, *, done: float = 1.0) -> None:
-        """Puts a running job back at its old place; `done` of its steps, 0 to 1, had run."""
+    def requeue(self, job_id: JobId, *, done: float = 1.0, later: bool = False) -> None:
+        """Puts a running job back at its old place; `done` of its steps, 0 to 1, had run.
+
+        With `later` it is in no line until `release`.
+        """
         job = self._jobs[job_id]
         user = self._users[job.user_id]
+        user.running.remove(job_id)
         self._settle(user, job, job.cost_ms * done)
+        if not later:
+            self._put(user, job)
+        self._refresh(user)
+
+    def release(self, job_id: JobId) -> None:
+        """Puts a job in line that was put back for later."""
+        job = self._jobs[job_id]
+        user = self._users[job.user_id]
         self._put(user, job)
         self._refresh(user)
 
     def remove(self, job_id: JobId, *, took_ms: int | None = None, done: float = 1.0) -> None:
         """Forgets a job, waiting or running; an unknown one is no error.
 
-        See `domain.cost.actual_cost` for `took_ms` and `done` of one that runs.
+        See `domain.cost.actual_cost` for `took_ms` and `done` of its attempt; an attempt may also
+        succeed after its job was put back in line.
         """
         job = self._jobs.pop(job_id, None)
         if job is None:
             return
         user = self._users[job.user_id]
-        if job_id in user.running:
+        ran = job_id in user.running
+        if ran:
+            user.running.remove(job_id)
+        else:
+            self._take(user, job)
+        if ran or (took_ms is not None and job_id in self._charges):
             actual = actual_cost(
                 job.cost_ms, took_ms=took_ms, done=done, ms_per_cost=self._ms_per_cost
             )
             self._settle(user, job, actual)
-        else:
-            self._take(user, job)
+        self._charges.pop(job_id, None)
         if took_ms:
             self._ms_per_cost = averaged(self._ms_per_cost, took_ms / job.cost_ms)
         self._refresh(user)
@@ -190,14 +208,14 @@ class FairQueue:
     def hold(self, job_id: JobId) -> bool:
         """Counts a waiting job as running outside its turn; False where the limit forbids it.
 
-        It is charged when it ends.
+        What it has not been charged yet is charged when it ends.
         """
         job = self._jobs[job_id]
         user = self._users[job.user_id]
         if len(user.running) >= user.share.max_running:
             return False
         self._take(user, job)
-        user.running[job_id] = _Charge(user.share.priority, user.share.weight, 0)
+        self._run(user, job_id)
         self._refresh(user)
         return True
 
@@ -207,7 +225,7 @@ class FairQueue:
         may_run = len(user.running) < user.share.max_running
         if may_run:
             self._jobs[job.job_id] = job
-            user.running[job.job_id] = _Charge(user.share.priority, user.share.weight, 0)
+            self._run(user, job.job_id)
         self._refresh(user)
         return may_run
 
@@ -216,11 +234,14 @@ class FairQueue:
         return len(self._users[user_id].running)
 
     def waiting(self) -> list[JobId]:
-        """All jobs in line, by turn."""
-        jobs = [
-            job for job in self._jobs.values() if job.job_id not in self._users[job.user_id].running
-        ]
-        return [job.job_id for job in sorted(jobs, key=lambda job: (job.turn, job.job_id))]
+        """All jobs in line, by order."""
+        lines = [line for user in self._users.values() for line in user.lines.values()]
+        jobs = [self._jobs[job_id] for line in lines for job_id in line]
+        return [job.job_id for job in sorted(jobs, key=lambda job: (job.order, job.job_id))]
+
+    def _run(self, user: _User, job_id: JobId) -> None:
+        user.running.add(job_id)
+        self._charges.setdefault(job_id, _Charge(user.share.priority, user.share.weight, 0))
 
     def _entitle(self, user_id: UserId, share: Share) -> _User:
         user = self._users.get(user_id)
@@ -237,12 +258,14 @@ class FairQueue:
 
     def _put(self, user: _User, job: Waiting) -> None:
         line = user.lines.setdefault(job.model_key, Ranking())
-        line.put(job.job_id, (job.turn, job.job_id))
+        line.put(job.job_id, (job.order, job.job_id))
         if user.start is not None:
             self._rank(user, job.model_key)
 
     def _take(self, user: _User, job: Waiting) -> None:
-        line = user.lines[job.model_key]
+        line = user.lines.get(job.model_key)
+        if line is None:
+            return
         line.drop(job.job_id)
         if not line:
             del user.lines[job.model_key]
@@ -336,14 +359,16 @@ class FairQueue:
         user.passed = 0
 
         self._take(user, job)
-        user.running[job.job_id] = _Charge(tier.priority, weight, job.cost_ms)
+        user.running.add(job.job_id)
+        self._charges[job.job_id] = _Charge(tier.priority, weight, job.cost_ms)
         for model in user.lines:
             self._rank(user, model)
         self._refresh(user)
 
     def _settle(self, user: _User, job: Waiting, actual: float) -> None:
-        """The job no longer runs: charges what it cost instead of what it was charged."""
-        charge = user.running.pop(job.job_id)
+        """Charges what the job's latest attempt cost instead of what it was charged."""
+        charge = self._charges[job.job_id]
+        self._charges[job.job_id] = replace(charge, cost_ms=actual)
         change = actual - charge.cost_ms
         tier = self._tiers[charge.priority]
         tier.finish = _moved(tier.finish, change / charge.weight, self._virtual)

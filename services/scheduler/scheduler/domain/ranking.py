@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +32,9 @@ class Ranking(Generic[_Member, _Key]):
 
     def __contains__(self, member: _Member) -> bool:
         return member in self._keys
+
+    def __iter__(self) -> Iterator[_Member]:
+        return iter(self._keys)
 
     def put(self, member: _Member, key: _Key) -> None:
         """Adds a member, or moves it."""

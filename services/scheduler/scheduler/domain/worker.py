@@ -55,6 +55,11 @@ class Worker:
         """Keys of the models it can draw with."""
         return tuple(model.key for model in self.models if not model.unavailable_reason)
 
+    @property
+    def loaded_models(self) -> frozenset[ModelKey]:
+        """Keys of the models that it has in its memory."""
+        return frozenset(model.key for model in self.models if model.loaded)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:

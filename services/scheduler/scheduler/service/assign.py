@@ -74,7 +74,9 @@ class Assigner:
             self._dispatch.wake(session.models)
             return
         worker = session.worker
-        claims = await self._leases.claim(worker.id, worker.session, session.models, count)
+        claims = await self._leases.claim(
+            worker.id, worker.session, session.models, count, loaded=worker.loaded_models
+        )
         if claims:
             await self._send(session, claims)
         if len(claims) == count:  # there may be more than this one takes

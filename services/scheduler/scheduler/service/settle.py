@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from easel_kit.errors import DependencyDown
-from scheduler.domain.lease import Report, Settled
+from scheduler.domain.lease import Outcome, Report, Settled
 from scheduler.ports import AttemptStore, Line, Observer
 
 
@@ -37,7 +37,7 @@ class Settler:
         Args:
             settled: answers of `decide`.
             by_worker: the worker reported it itself, and need not be told to stop.
-            took_ms: duration of a success, for estimates.
+            took_ms: duration by the worker's report; 0 where it did not say.
         """
         try:
             for one in settled:
@@ -48,6 +48,8 @@ class Settler:
     async def _apply(self, one: Settled, *, by_worker: bool, took_ms: int) -> None:
         if one.claim is None or one.state is None or one.state.ended:
             by = one.claim.attempt_id if one.claim and by_worker else None
-            await self._line.remove([one.job_id], by=by, took_ms=took_ms)
+            # another end, after a part of the steps, says nothing about how long a job takes
+            success = one.outcome is Outcome.SUCCEEDED
+            await self._line.remove([one.job_id], by=by, took_ms=took_ms if success else None)
         else:
             await self._line.requeue(one.claim, stop=not by_worker, not_before=one.not_before)

@@ -12,6 +12,7 @@ from easel_kit.ids import AttemptId, ImageId, JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.job import Generation, Image
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission, Progress
+from scheduler.domain.policy import Share
 from scheduler.domain.stream import Control, Drain, Park, Resume, Stop
 from scheduler.domain.worker import Model, ModelDefaults, Worker
 
@@ -70,22 +71,24 @@ def claims_from_redis(answer: Sequence[bytes]) -> list[tuple[Claim, bool]]:
     return found
 
 
+def share_to_redis(share: Share) -> list[str]:
+    """The arguments of a user's numbers for the scripts."""
+    return [str(share.version), str(share.priority), str(share.weight), str(share.max_running)]
+
+
 def admission_to_redis(admission: Admission) -> list[str]:
     """The arguments of one job for `admit.lua` and `adopt.lua`."""
     claim = admission.claim
-    share = admission.share
     return [
         admission.job_id,
         admission.user_id,
         admission.model_key,
         str(admission.cost_ms),
         str(admission.place),
+        str(admission.order),
         str(claim.number if claim else admission.attempts),
         to_ms(admission.start_by),
-        str(share.version),
-        str(share.priority),
-        str(share.weight),
-        str(share.max_running),
+        *share_to_redis(admission.share),
         claim.attempt_id if claim else "",
         claim.worker_id if claim else "",
         to_ms(claim.claimed_at) if claim else "",

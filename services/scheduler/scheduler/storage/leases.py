@@ -69,12 +69,21 @@ class RedisLeases:
         return {AttemptId(attempt.decode()) for attempt in _answered(worker_id, answer)}
 
     async def claim(
-        self, worker_id: WorkerId, session: str, models: Sequence[ModelKey], count: int
+        self,
+        worker_id: WorkerId,
+        session: str,
+        models: Sequence[ModelKey],
+        count: int,
+        *,
+        loaded: Collection[ModelKey] = (),
     ) -> list[Claim]:
         """See `ports.Leases`."""
         attempts = [new_attempt_id() for _ in range(count)]
+        ready = [model for model in models if model in loaded]
+        others = [model for model in models if model not in loaded]
+        numbers = (self._lease_ms, count, len(ready))
         answer = await self._scripts.run(
-            "claim", worker_id, session, self._lease_ms, count, *attempts, *models
+            "claim", worker_id, session, *numbers, *attempts, *ready, *others
         )
         return [claim for claim, _ in claims_from_redis(_answered(worker_id, answer))]
 

@@ -5,14 +5,14 @@ All decisions are in `lua/`; here values become arguments and answers become val
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from easel_kit.ids import AttemptId, JobId
+from easel_kit.ids import AttemptId, JobId, UserId
 from easel_kit.redis import redis_errors
 from scheduler.domain.estimate import (
     Pace,
@@ -24,12 +24,14 @@ from scheduler.domain.estimate import (
 )
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission, Depth, Live
+from scheduler.domain.policy import Share
 from scheduler.domain.survey import Survey
 from scheduler.storage.codec import (
     admission_to_redis,
     claims_from_redis,
     from_ms,
     progress_from_redis,
+    share_to_redis,
     to_ms,
 )
 from scheduler.storage.scripts import Scripts
@@ -57,11 +59,11 @@ class RedisLine:
         return added
 
     async def remove(
-        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int = 0
+        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int | None = None
     ) -> None:
         """See `ports.Line`."""
         for some in _batches(job_ids):
-            await self._scripts.run("remove", by or "", took_ms, *some)
+            await self._scripts.run("remove", by or "", "" if took_ms is None else took_ms, *some)
 
     async def requeue(
         self, claim: Claim, *, stop: bool, not_before: datetime | None = None
@@ -70,6 +72,15 @@ class RedisLine:
         told = "1" if stop else ""
         pause = to_ms(not_before) if not_before else "0"
         return bool(await self._scripts.run("requeue", claim.attempt_id, claim.job_id, told, pause))
+
+    async def prepend(self, orders: Mapping[JobId, int]) -> None:
+        """See `ports.Line`."""
+        for some in _batches(orders.items()):
+            await self._scripts.run("prepend", *[value for item in some for value in item])
+
+    async def entitle(self, user_id: UserId, share: Share) -> None:
+        """See `ports.Line`."""
+        await self._scripts.run("entitle", user_id, *share_to_redis(share))
 
     async def stop(self, job_id: JobId) -> bool:
         """See `ports.Line`."""

@@ -1,4 +1,4 @@
-"""The queue's Lua scripts: an epoch check, `common.lua` and a file each.
+"""The queue's Lua scripts: an epoch check, shared parts and a file each.
 
 Every script that serves first compares the lane's epoch key with the run id of the Redis process
 that runs it, so a Redis that was flushed, restarted with an old dump, replaced or failed over is
@@ -23,9 +23,11 @@ from easel_kit.errors import Conflict, DependencyDown
 _FOLDER = Path(__file__).with_name("lua")
 
 SCRIPTS = (
-    "admit", "adopt", "catalogue", "check", "claim", "drain", "expired", "join", "known", "leased",
-    "leave", "live", "overdue", "release", "remind", "remove", "renew", "requeue", "stop", "survey",
+    "admit", "adopt", "catalogue", "check", "claim", "drain", "entitle", "expired", "join", "known",
+    "leased", "leave", "live", "overdue", "prepend", "release", "remind", "remove", "renew",
+    "requeue", "stop", "survey",
 )  # fmt: skip
+_SHARED = ("common", "fair", "leases", "delays")
 _BUILDING = ("admit", "open", "sweep")
 
 _CLOSED, _SUPERSEDED = "CLOSED", "SUPERSEDED"
@@ -35,7 +37,7 @@ Argument = str | bytes | float
 
 def source(name: str, *, epoch: str = "epoch_open") -> str:
     """The whole text of a script, behind the check of `epoch`."""
-    return _joined(epoch, "common", "delays", name)
+    return _joined(epoch, *_SHARED, name)
 
 
 def _joined(*parts: str) -> str:

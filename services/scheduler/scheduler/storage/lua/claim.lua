@@ -1,13 +1,23 @@
 -- Lends a worker the next jobs that it can draw, each under a fresh attempt. Idempotent by attempt.
--- ARGV: worker, session, lease_ms, count, attempt ids (count of them), model keys
+-- ARGV: worker, session, lease_ms, count, number of loaded models, attempt ids (count of them),
+--       model keys, the loaded ones first
 -- Returns 'unknown' or 'replaced', or a list of claims.
+local AFFINITY_LEAD = 2
 local worker, session, lease_ms, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local refused = stranger(worker, session)
 if refused then
   return refused
 end
 local now = now_ms()
-local first_model = 5 + count
+local first_model = 6 + count
+local last_loaded = first_model + tonumber(ARGV[5]) - 1
+
+local function lower(a, b)
+  if a.tag ~= b.tag then
+    return a.tag < b.tag
+  end
+  return a.name < b.name
+end
 
 local function by_tag(a, b)
   if a.start ~= b.start then
@@ -26,65 +36,98 @@ local function sorted_tiers()
   return tiers
 end
 
--- The user of a tier with the lowest start tag among those with a job that the worker can draw.
-local function next_user(pri)
-  local best, score
+-- For each model the user of a tier who comes first: whose turn it is, and those of loaded models.
+local function heads(pri)
+  local due, loaded = nil, {}
   for i = first_model, #ARGV do
     local found = call('ZRANGE', P .. 'tm:' .. pri .. ':' .. ARGV[i], 0, 0, 'WITHSCORES')
     if found[1] then
-      local tag = tonumber(found[2])
-      if not best or tag < score or (tag == score and found[1] < best) then
-        best, score = found[1], tag
+      local head = { name = found[1], tag = tonumber(found[2]) }
+      if not due or lower(head, due) then
+        due = head
+      end
+      if i <= last_loaded then
+        loaded[#loaded + 1] = head
       end
     end
   end
-  return best and load_user(string.sub(best, 18))
+  return due, loaded
+end
+
+local function user_of(head)
+  return load_user(string.sub(head.name, 18))
 end
 
 local function first_job(user)
-  local best, model, place
+  local first
   for i = first_model, #ARGV do
     local found = call('ZRANGE', P .. 'w:' .. user.id .. '/' .. ARGV[i], 0, 0, 'WITHSCORES')
-    if found[1] and (not best or tonumber(found[2]) < place) then
-      best, model, place = found[1], ARGV[i], tonumber(found[2])
+    if found[1] then
+      local job = { name = found[1], tag = tonumber(found[2]), model = ARGV[i], loaded = i <= last_loaded }
+      if not first or lower(job, first) then
+        first = job
+      end
     end
   end
-  return best, model
+  local found = call('HMGET', P .. 'j:' .. first.name, 'cost', 'n')
+  first.cost, first.n = tonumber(found[1]), tonumber(found[2])
+  return first
 end
 
-local function dispatch(tier, user, job, model)
-  local cost = tonumber(call('HGET', P .. 'j:' .. job, 'cost'))
+-- The user to serve and its job: the one whose turn it is, or one with a loaded model within the lead.
+local function choose(due, loaded)
+  local job = first_job(due)
+  if job.loaded or #loaded == 0 then
+    return due, job
+  end
+  local lead = AFFINITY_LEAD * job.cost
+  table.sort(loaded, lower)
+  for _, head in ipairs(loaded) do
+    if head.tag > due.s + lead then
+      break
+    end
+    local other = user_of(head)
+    local theirs = first_job(other)
+    if theirs.loaded and due.passed + theirs.cost <= lead then
+      due.passed = due.passed + theirs.cost
+      call('HSET', P .. 'u:' .. due.id, 'passed', due.passed)
+      return other, theirs
+    end
+  end
+  return due, job
+end
+
+local function dispatch(tier, due, user, job)
   -- a tier that no asking worker could serve for a while does not collect credit meanwhile
   local virtual = clock('v')
-  local tier_start = math.max(tier.start, virtual - RETURN_CREDIT * cost / user.wt)
+  local tier_start = math.max(tier.start, virtual - RETURN_CREDIT * job.cost / user.wt)
   set_clock('v', math.max(virtual, tier_start))
-  local tier_finish = tier_start + cost / user.wt
+  local tier_finish = tier_start + job.cost / user.wt
   set_clock('f:' .. user.pri, tier_finish)
   call('ZADD', P .. 'tiers', num(tier_finish), user.pri)
 
-  local start = math.max(user.s, clock('t:' .. user.pri))
-  set_clock('t:' .. user.pri, start)
-  user.f = start + cost
+  -- the tier's time is that of the user whose turn it is, who loses nothing by waiting
+  virtual = math.max(clock('t:' .. user.pri), due.s)
+  set_clock('t:' .. user.pri, virtual)
+  user.f = math.max(user.s, virtual) + job.cost
   user.s = user.f
-  call('HSET', P .. 'u:' .. user.id, 'f', num(user.f), 's', num(user.s))
-  take(user, job, model)
-  local name = member(user)
-  call('ZADD', P .. 'tu:' .. user.pri, num(user.s), name)
-  for _, left in ipairs(models_of(user)) do
-    call('ZADD', P .. 'tm:' .. user.pri .. ':' .. left, num(user.s), name)
-  end
+  user.passed = 0
+  call('HSET', P .. 'u:' .. user.id, 'f', num(user.f), 's', num(user.s), 'passed', '0')
+  take(user, job.name, job.model)
+  charge(job.name, user, job.cost)
+  rank(user)
 end
 
 local function claim(attempt)
   for _, tier in ipairs(sorted_tiers()) do
-    local user = next_user(tier.pri)
-    if user then
-      local job, model = first_job(user)
-      dispatch(tier, user, job, model)
-      local n = tonumber(call('HGET', P .. 'j:' .. job, 'n')) + 1
-      lend(attempt, job, user, worker, n, now, now + lease_ms)
+    local head, loaded = heads(tier.pri)
+    if head then
+      local due = user_of(head)
+      local user, job = choose(due, loaded)
+      dispatch(tier, due, user, job)
+      lend(attempt, job.name, user, worker, job.n + 1, now, now + lease_ms)
       refresh(user)
-      tell(job)
+      tell(job.name)
       return true
     end
   end
@@ -93,7 +136,7 @@ end
 
 release(now, count)
 local claims = {}
-for i = 5, first_model - 1 do
+for i = 6, first_model - 1 do
   if call('EXISTS', P .. 'a:' .. ARGV[i]) == 1 or claim(ARGV[i]) then
     add_claim(claims, ARGV[i])
   else

@@ -1,4 +1,4 @@
--- Stands after common.lua: jobs that wait for a pause to end before their next try.
+-- Pauses: jobs that wait for a pause to end before their next try.
 
 local function delay(job, not_before)
   call('ZADD', P .. 'delayed', not_before, job)
@@ -9,7 +9,7 @@ local function release(now, limit)
   local due = call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'LIMIT', 0, limit)
   for _, job in ipairs(due) do
     call('ZREM', P .. 'delayed', job)
-    local found = call('HMGET', P .. 'j:' .. job, 'user', 'model', 'place')
+    local found = call('HMGET', P .. 'j:' .. job, 'user', 'model', 'order')
     local user = load_user(found[1])
     put(user, job, found[2], found[3])
     refresh(user)

@@ -18,7 +18,7 @@ for i = 1, #weights, 2 do
 end
 local jobs = {}
 for i, job in ipairs(ARGV) do
-  local found = call('HMGET', P .. 'j:' .. job, 'user', 'a', 'n', 'cost', 'place')
+  local found = call('HMGET', P .. 'j:' .. job, 'user', 'a', 'n', 'cost', 'order')
   if not found[1] then
     jobs[i] = {}
   elseif found[2] then

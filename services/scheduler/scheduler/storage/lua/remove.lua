@@ -1,28 +1,29 @@
 -- Jobs have ended: frees their slots and places and remembers for a while that they are gone.
--- ARGV: attempt that reported the end ('' for none), milliseconds that it took (0: unknown), jobs
+-- ARGV: attempt that reported the end ('' for none), milliseconds that its success took (0: nobody
+--       knows; '' for any other end), jobs
 local by, took_ms = ARGV[1], tonumber(ARGV[2])
-
-local function average(field, value)
-  local old = call('HGET', P .. 'pace', field)
-  local new = old and tonumber(old) * 0.9 + value * 0.1 or value
-  call('HSET', P .. 'pace', field, num(new))
-end
 
 for i = 3, #ARGV do
   local job = ARGV[i]
-  local found = call('HMGET', P .. 'j:' .. job, 'user', 'model', 'a', 'cost')
+  local found = call('HMGET', P .. 'j:' .. job, 'user', 'model', 'a', 'cost', 'charged')
   call('SET', P .. 'gone:' .. job, '1', 'EX', GONE_S)
   if found[1] then
-    local user = load_user(found[1])
+    local user, cost = load_user(found[1]), tonumber(found[4])
+    local timed = took_ms and (not found[3] or found[3] == by)
     if found[3] then
       take_back(found[3], found[3] ~= by)
       call('SREM', P .. 'r:' .. user.id, job)
     else
       take(user, job, found[2])
     end
-    if took_ms > 0 then
+    if timed and found[5] then
+      settle(user, job, cost_by_time(cost, took_ms))
+    elseif found[3] then
+      settle(user, job, cost * done_of(job))
+    end
+    if timed and took_ms > 0 then
       average('mean_ms', took_ms)
-      average('per_cost', took_ms / tonumber(found[4]))
+      average('per_cost', took_ms / cost)
     end
     call('DEL', P .. 'j:' .. job, P .. 'p:' .. job)
     call('ZREM', P .. 'jobs', job)
