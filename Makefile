@@ -5,8 +5,8 @@ SHELL := /usr/bin/env bash
 
 PY := .venv/bin/python
 BIN := .venv/bin
-CODE := services deploy tests protos/generate.py
-TYPED := services/kit services/gateway services/billing services/scheduler services/gpu-worker/gpu_worker services/gpu-worker/training deploy/local tests
+CODE := services deploy bench tests protos/generate.py
+TYPED := services/kit services/gateway services/billing services/scheduler services/gpu-worker/gpu_worker services/gpu-worker/training deploy/local bench tests
 WORKERS ?= 2
 
 # of `make demo` and `make up`
@@ -121,6 +121,10 @@ check: proto-check lint types imports migrations unit ## the inner loop, under t
 .PHONY: test
 test: proto-check lint types imports migrations ## everything
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests
+
+.PHONY: bench-queue
+bench-queue: setup ## the scheduler beside Celery, taskiq, pgqueuer, procrastinate (12 minutes): [ARGS="--quick --json --only=easel,celery"]
+	@$(PY) -m bench.queue $(ARGS)
 
 .PHONY: train-shapes
 train-shapes: setup ## train the built-in model from nothing into out/shapes-64 (about an hour): [QUICK=1]

@@ -117,6 +117,7 @@ async def run(
     observer: Observer | None = None,
     clock: Clock | None = None,
     on_ready: Callable[[int], None] | None = None,
+    on_jobs: Callable[[Jobs], None] | None = None,
 ) -> None:
     """Serves until `stop` is set, then ends all streams and returns.
 
@@ -126,6 +127,7 @@ async def run(
         observer: takes the place of logs and metrics.
         clock: takes the place of the machine's.
         on_ready: called with the port once it serves.
+        on_jobs: called with the callers' use cases once it serves, for callers in this process.
 
     Raises:
         DependencyDown: the database does not answer at the start.
@@ -149,6 +151,8 @@ async def run(
             _log.info("service.ready", port=server.port)
             if on_ready is not None:
                 on_ready(server.port)
+            if on_jobs is not None:
+                on_jobs(uses.jobs)
             await stop.wait()
             uses.shut()
 
