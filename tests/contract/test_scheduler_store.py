@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from easel_kit.db import Pool, open_pool
-from easel_kit.errors import Conflict, InvalidState, NotFound, OutOfRange, RateLimited
+from easel_kit.errors import Conflict, DomainError, InvalidState, NotFound, OutOfRange, RateLimited
 from easel_kit.ids import (
     ImageId,
     JobId,
@@ -38,6 +38,7 @@ from scheduler.domain.job import (
     Submission,
 )
 from scheduler.domain.lease import Claim, Outcome, Report
+from scheduler.domain.line import Accepted
 from scheduler.domain.load import Load, ModelLoad, TierLoad
 from scheduler.domain.policy import Share
 from scheduler.main import SCHEMA, migrate
@@ -90,8 +91,13 @@ class Store:
         self, *ids: JobId, user: UserId = ALICE, plan: Entitlements = PLAN
     ) -> list[Job]:
         jobs = tuple(NewJob(one, PICTURE, 100) for one in ids or (new_job_id(),))
-        accepted = await self.jobs.submit(Submission(user, plan, jobs, "00-trace"))
-        return accepted.jobs
+        return (await self.accepts(Submission(user, plan, jobs, "00-trace"))).jobs
+
+    async def accepts(self, submission: Submission) -> Accepted:
+        (answer,) = await self.jobs.submit([submission])
+        if isinstance(answer, DomainError):
+            raise answer
+        return answer
 
     async def claim(self, job: Job, number: int = 1) -> Claim:
         claim = Claim(
@@ -162,7 +168,7 @@ async def test_ids_belong_to_one_user_and_one_request(store: Store) -> None:
         await store.submit(job.id, user=BOB)
     other = NewJob(job.id, replace(PICTURE, seed=8), 100)
     with pytest.raises(Conflict):
-        await store.jobs.submit(Submission(ALICE, PLAN, (other,)))
+        await store.accepts(Submission(ALICE, PLAN, (other,)))
     with pytest.raises(NotFound):
         await store.jobs.job(BOB, job.id)
     assert await store.jobs.job(ALICE, job.id) == job
@@ -402,7 +408,7 @@ async def test_open_jobs_are_counted_by_tier_and_by_model(store: Store) -> None:
     first, *_ = await store.submit(new_job_id(), new_job_id())
     free = replace(PLAN, priority=0, weight=1)
     other = NewJob(new_job_id(), replace(PICTURE, model_key=ModelKey("z")), 70)
-    await store.jobs.submit(Submission(BOB, free, (other,), ""))
+    await store.accepts(Submission(BOB, free, (other,), ""))
     ended, _ = await store.submit(new_job_id(), new_job_id(), user=UserId("carol"), plan=free)
     await store.jobs.cancel(UserId("carol"), ended.id)
     await store.claim(first)

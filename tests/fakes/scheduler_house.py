@@ -35,6 +35,7 @@ from scheduler.service.recorder import Recorder
 from scheduler.service.reports import Reports
 from scheduler.service.session import Session
 from scheduler.service.settle import Settler
+from scheduler.service.submits import Submits
 from scheduler.service.upkeep import Caretaker
 from scheduler.service.watch import Watches
 from scheduler.service.workers import Workers
@@ -112,9 +113,8 @@ class House:
         self.bell = MemoryBell()
         self.seen = RecordingObserver()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.jobs = Jobs(
-            self.store, self.queue, self.queue, self.seen, lane=LANE, max_jobs_per_submit=10
-        )
+        self.submits = Submits(self.store, self.queue, self.seen, lane=LANE, max_jobs_per_submit=10)
+        self.jobs = Jobs(self.store, self.queue, self.queue, self.seen)
         self.settler = Settler(self.store, self.queue, self.seen)
         self.recorder = Recorder(self.store, self.queue, self.seen)
         self.pump = ProgressPump(self.queue, self.seen, max_preview_bytes=10)
@@ -224,7 +224,7 @@ class House:
         plan = Entitlements(1, 0, 1, running, 50, 600)
         picture = Generation(ModelKey(key), "p", "", 64, 64, 10, 1.0, 1, "", 1)
         jobs = tuple(NewJob(one, picture, 100) for one in ids or (new_job_id(),))
-        return await self.jobs.submit(Submission(user, plan, jobs))
+        return await self.submits.submit(Submission(user, plan, jobs))
 
     async def worker(
         self,

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from easel_kit.errors import Conflict, DependencyDown, InvalidState, NotFound, RateLimited
+from easel_kit.errors import (
+    Conflict,
+    DependencyDown,
+    DomainError,
+    InvalidState,
+    NotFound,
+    RateLimited,
+)
 from easel_kit.ids import AttemptId, JobId, UserId
 from scheduler.domain.job import (
     Cursor,
@@ -16,6 +23,7 @@ from scheduler.domain.job import (
     EventType,
     Job,
     JobState,
+    NewJob,
     Resolution,
     Submission,
 )
@@ -89,29 +97,51 @@ class MemoryJobs:
 
     # --- JobStore
 
-    async def submit(self, submission: Submission) -> Accepted:
+    async def submit(self, submissions: Sequence[Submission]) -> list[Accepted | DomainError]:
         """See `ports.JobStore`."""
         self._reach()
-        fresh = []
-        for job in submission.jobs:
-            known = self.rows.get(job.id)
-            if known is None:
-                fresh.append(job)
-            elif known.user_id != submission.user_id:
-                raise NotFound("job", job.id)
-            elif known.generation != job.generation:
-                raise Conflict("another request")
-        if any(job.id in self._buried for job in fresh):
-            raise InvalidState("buried")
+        for submission in submissions:
+            self._entitle(submission)
+        return [self._answer(submission) for submission in submissions]
+
+    def _entitle(self, submission: Submission) -> None:
         plan = submission.entitlements
-        user = self._users.get(submission.user_id, User(plan))
-        if plan.version < user.plan.version:
-            plan = user.plan
+        user = self._users.setdefault(submission.user_id, User(plan))
+        if plan.version >= user.plan.version:
+            user.plan = plan
+
+    def _answer(self, submission: Submission) -> Accepted | DomainError:
+        try:
+            fresh = [job for job in submission.jobs if not self._is_known(submission.user_id, job)]
+        except DomainError as error:
+            return error
+        user = self._users[submission.user_id]
+        plan = user.plan
         if fresh and user.open + len(fresh) > plan.max_open:
-            raise RateLimited(
+            return RateLimited(
                 "too many", limit=plan.max_open, current=user.open, requested=len(fresh)
             )
-        self._users[submission.user_id] = User(plan, user.open + len(fresh))
+        user.open += len(fresh)
+        self._insert(submission, fresh, plan)
+        return Accepted(
+            jobs=[self.rows[job.id] for job in submission.jobs],
+            fresh=frozenset(job.id for job in fresh),
+            share=share_of(plan),
+        )
+
+    def _is_known(self, user_id: UserId, job: NewJob) -> bool:
+        known = self.rows.get(job.id)
+        if known is None:
+            if job.id in self._buried:
+                raise InvalidState("buried")
+            return False
+        if known.user_id != user_id:
+            raise NotFound("job", job.id)
+        if known.generation != job.generation:
+            raise Conflict("another request")
+        return True
+
+    def _insert(self, submission: Submission, fresh: list[NewJob], plan: Entitlements) -> None:
         fronts = self._draw_fronts(len(fresh)) if submission.prepend else [None] * len(fresh)
         for job, front in zip(fresh, fronts, strict=True):
             self.rows[job.id] = Job(
@@ -130,11 +160,6 @@ class MemoryJobs:
                 front=front,
             )
             self._tell(self.rows[job.id])
-        return Accepted(
-            jobs=[self.rows[job.id] for job in submission.jobs],
-            fresh=frozenset(job.id for job in fresh),
-            share=share_of(plan),
-        )
 
     def _draw_fronts(self, count: int) -> Sequence[int]:
         self._fronts -= count

@@ -38,6 +38,7 @@ from scheduler.service.reconcile import Reconciler
 from scheduler.service.recorder import Recorder
 from scheduler.service.reports import Reports
 from scheduler.service.settle import Settler
+from scheduler.service.submits import Submits
 from scheduler.service.upkeep import Caretaker
 from scheduler.service.watch import Watches
 from scheduler.service.workers import Workers
@@ -90,6 +91,7 @@ class _Stores:
 class _Uses:
     """Use cases, built."""
 
+    submits: Submits
     jobs: Jobs
     watches: Watches
     workers: Workers
@@ -207,14 +209,7 @@ def _build(
     pump = ProgressPump(stores.leases, observer, max_preview_bytes=settings.max_preview_bytes)
     dispatch = Dispatch()
     keeper = Keeper(stores.attempts, stores.leases)
-    jobs = Jobs(
-        stores.jobs,
-        stores.line,
-        stores.leases,
-        observer,
-        lane=settings.lane,
-        max_jobs_per_submit=settings.max_jobs_per_submit,
-    )
+    jobs = Jobs(stores.jobs, stores.line, stores.leases, observer)
     workers = Workers(
         attempts=stores.attempts,
         line=stores.line,
@@ -270,6 +265,13 @@ def _build(
         on_open=reconcile_soon.set,
     )
     return _Uses(
+        submits=Submits(
+            stores.jobs,
+            stores.line,
+            observer,
+            lane=settings.lane,
+            max_jobs_per_submit=settings.max_jobs_per_submit,
+        ),
         jobs=jobs,
         watches=watches,
         workers=workers,
@@ -341,7 +343,7 @@ def _register(settings: Settings, uses: _Uses, spawn: Spawn) -> RpcServer:
     server = build_server()
     register(
         server.grpc,
-        JobServicer(uses.jobs, uses.watches),
+        JobServicer(uses.submits, uses.jobs, uses.watches),
         LeaseServicer(uses.workers, spawn, lane=settings.lane),
         EventServicer(uses.feed),
     )

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
+from easel_kit.errors import DomainError
 from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.estimate import Pace
 from scheduler.domain.job import Cursor, Event, Job, JobState, Resolution, Submission
@@ -26,16 +27,17 @@ from scheduler.domain.worker import Worker, WorkerStatus
 class JobStore(Protocol):
     """Jobs as their users see them; the truth."""
 
-    async def submit(self, submission: Submission) -> Accepted:
-        """Accepts all jobs or none, in one transaction; known ones are answered as they stand.
+    async def submit(self, submissions: Sequence[Submission]) -> list[Accepted | DomainError]:
+        """Accepts each submission whole or refuses it whole, all of them in one transaction.
 
-        The jobs go to the user's home lane: this store's own, unless others are open elsewhere.
+        The answers are those of some order, one after another. Jobs go to their user's home lane:
+        this store's own, unless others are open elsewhere; those known already are answered as
+        they stand. A refusal changes nothing but the user's plan: `RateLimited` over running +
+        waiting, `Conflict` for a known id with another generation, `NotFound` for someone else's,
+        `InvalidState` for one that was buried.
 
         Raises:
-            RateLimited: over running + waiting.
-            Conflict: a known id with another generation.
-            NotFound: someone else's id.
-            InvalidState: an id that was buried.
+            Conflict: an id is being submitted by someone else at this moment.
         """
         ...
 

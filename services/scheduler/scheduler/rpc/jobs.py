@@ -15,6 +15,7 @@ from easel_kit.ids import JobId, UserId
 from easel_kit.telemetry import current_traceparent
 from scheduler.rpc import mapping
 from scheduler.service.jobs import Jobs
+from scheduler.service.submits import Submits
 from scheduler.service.watch import Watches
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -28,8 +29,9 @@ def _named(user_id: str, job_id: str) -> tuple[UserId, JobId]:
 class JobServicer(JobServiceServicer):
     """Thin: checks, calls, maps."""
 
-    def __init__(self, jobs: Jobs, watches: Watches) -> None:
+    def __init__(self, submits: Submits, jobs: Jobs, watches: Watches) -> None:
         """Use cases behind the methods."""
+        self._submits = submits
         self._jobs = jobs
         self._watches = watches
 
@@ -41,7 +43,7 @@ class JobServicer(JobServiceServicer):
         bind_contextvars(user_id=request.user_id)
         if len(request.jobs) == 1:
             bind_contextvars(job_id=request.jobs[0].job_id)
-        jobs = await self._jobs.submit(mapping.submission(request, current_traceparent()))
+        jobs = await self._submits.submit(mapping.submission(request, current_traceparent()))
         return jobs_pb2.SubmitJobsResponse(jobs=[mapping.job_to_wire(job) for job in jobs])
 
     async def GetJob(  # noqa: N802

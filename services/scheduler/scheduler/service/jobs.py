@@ -1,4 +1,4 @@
-"""What callers ask for: submit, look, cancel, resolve, models, workers.
+"""What callers ask for: look, cancel, resolve, models, workers; `submits` has how jobs come in.
 
 The database decides; a queue that does not answer costs a job's position, never the call.
 """
@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from easel_kit.errors import DependencyDown, InvalidInput
+from easel_kit.errors import DependencyDown
 from easel_kit.ids import JobId, UserId, WorkerId
-from scheduler.domain.job import Job, JobState, Resolution, Submission
+from scheduler.domain.job import Job, JobState, Resolution
 from scheduler.domain.lease import Settled
-from scheduler.domain.line import Accepted, Admission, seen
+from scheduler.domain.line import seen
 from scheduler.domain.worker import Model, WorkerStatus, merged_models
 from scheduler.ports import JobStore, Line, Observer, Registry
 
@@ -38,65 +38,13 @@ class Jobs:
         line: Line,
         registry: Registry,
         observer: Observer,
-        *,
-        lane: str,
-        max_jobs_per_submit: int,
     ) -> None:
-        """`lane` is that of `line`; `max_jobs_per_submit` bounds one request."""
+        """The truth is in `store`, where jobs stand in `line`, who draws in `registry`."""
         self._store = store
         self._line = line
         self._registry = registry
         self._observer = observer
-        self._lane = lane
-        self._max_jobs = max_jobs_per_submit
         self._models: tuple[str, list[Model]] | None = None
-
-    async def submit(self, submission: Submission) -> list[Job]:
-        """Accepts all jobs or none; idempotent by job id.
-
-        Raises:
-            InvalidInput: no jobs, too many, or one id twice.
-            RateLimited: over running + waiting.
-            Conflict: a known id with another request.
-            NotFound: someone else's id.
-            InvalidState: an id that was given up before it came.
-        """
-        ids = {job.id for job in submission.jobs}
-        if not 1 <= len(submission.jobs) <= self._max_jobs:
-            raise InvalidInput("jobs", f"must be 1 to {self._max_jobs}")
-        if len(ids) < len(submission.jobs):
-            raise InvalidInput("jobs", "must have an id of their own each")
-        accepted = await self._store.submit(submission)
-        for job in accepted.jobs:
-            if job.id in accepted.fresh:
-                self._observer.queued(job)
-        await self._admit(accepted)
-        return await self._seen(accepted.jobs)
-
-    async def _admit(self, accepted: Accepted) -> None:
-        admissions = [
-            Admission(
-                job_id=job.id,
-                user_id=job.user_id,
-                model_key=job.generation.model_key,
-                cost_ms=job.cost_ms,
-                place=job.place,
-                attempts=job.attempts,
-                start_by=job.start_by,
-                share=accepted.share,
-                front=job.front,
-            )
-            for job in accepted.jobs
-            # those of a user who is at home elsewhere are admitted there, by the reconciler
-            if job.state is JobState.QUEUED and job.lane == self._lane
-        ]
-        if not admissions:
-            return
-        try:
-            async with asyncio.timeout(_QUEUE_WAIT_S):
-                await self._line.admit(admissions)
-        except (DependencyDown, TimeoutError) as error:  # the reconciler admits them
-            self._observer.trouble("admit", error)
 
     async def _seen(self, jobs: list[Job]) -> list[Job]:
         waiting = [job.id for job in jobs if not job.state.ended]

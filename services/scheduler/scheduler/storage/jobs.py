@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from easel_kit.db import Connection, Pool, connection, transaction
-from easel_kit.errors import NotFound
+from easel_kit.errors import DomainError, NotFound
 from easel_kit.ids import JobId, UserId
 from scheduler.domain.job import Job, JobState, Resolution, Submission
 from scheduler.domain.line import Accepted
@@ -23,9 +23,9 @@ class PostgresJobs:
         self._ring = ring
         self._submits = PostgresSubmits(pool, lane=lane, ring=ring)
 
-    async def submit(self, submission: Submission) -> Accepted:
+    async def submit(self, submissions: Sequence[Submission]) -> list[Accepted | DomainError]:
         """See `ports.JobStore`."""
-        return await self._submits.submit(submission)
+        return await self._submits.submit(submissions)
 
     async def job(self, user_id: UserId, job_id: JobId) -> Job:
         """See `ports.JobStore`."""

@@ -27,8 +27,8 @@ class PostgresLocks:
         """See `ports.Locks`."""
         text = f"easel:{self._lane}:{name}"
         key = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), signed=True)
-        async with connection(self._pool) as db:
-            # given back to the pool, a connection forgets its settings and its locks
+        async with connection(self._pool, clean=True) as db:
+            # given back to the pool, the connection forgets its settings and its locks
             await db.execute(
                 f"SET tcp_keepalives_idle = {_GONE_S // 2}; SET tcp_keepalives_interval = 1; "
                 f"SET tcp_keepalives_count = {_GONE_S // 2}"
