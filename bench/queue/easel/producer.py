@@ -19,7 +19,7 @@ from easel_kit.log import configure_logging
 from easel_kit.rpc.channel import open_channel
 from scheduler.main import run
 from scheduler.rpc.mapping import submission
-from scheduler.service.jobs import Jobs
+from scheduler.service.submits import Submits
 from scheduler.settings import Settings
 
 
@@ -36,18 +36,18 @@ async def _over_grpc(addresses: list[str]) -> None:
 
 
 async def _in_process() -> None:
-    built: asyncio.Future[Jobs] = asyncio.get_running_loop().create_future()
+    built: asyncio.Future[Submits] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    replica = asyncio.create_task(run(Settings(), stop, on_jobs=built.set_result))
+    replica = asyncio.create_task(run(Settings(), stop, on_submits=built.set_result))
     both: list[asyncio.Future[object]] = [replica, built]  # type: ignore[list-item]
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if replica.done():
         replica.result()
-    jobs = built.result()
+    submits = built.result()
 
     async def submit(job: Job) -> None:
         wanted = request(new_job_id(), job.number, hold_ms=job.hold_ms, high=job.high)
-        await jobs.submit(submission(wanted, ""))
+        await submits.submit(submission(wanted, ""))
 
     await serve(submit)
     stop.set()

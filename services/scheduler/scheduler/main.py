@@ -119,7 +119,7 @@ async def run(
     observer: Observer | None = None,
     clock: Clock | None = None,
     on_ready: Callable[[int], None] | None = None,
-    on_jobs: Callable[[Jobs], None] | None = None,
+    on_submits: Callable[[Submits], None] | None = None,
 ) -> None:
     """Serves until `stop` is set, then ends all streams and returns.
 
@@ -129,7 +129,7 @@ async def run(
         observer: takes the place of logs and metrics.
         clock: takes the place of the machine's.
         on_ready: called with the port once it serves.
-        on_jobs: called with the callers' use cases once it serves, for callers in this process.
+        on_submits: called with that use case once it serves, for callers in this process.
 
     Raises:
         DependencyDown: the database does not answer at the start.
@@ -153,8 +153,8 @@ async def run(
             _log.info("service.ready", port=server.port)
             if on_ready is not None:
                 on_ready(server.port)
-            if on_jobs is not None:
-                on_jobs(uses.jobs)
+            if on_submits is not None:
+                on_submits(uses.submits)
             await stop.wait()
             uses.shut()
 
