@@ -41,9 +41,10 @@ class RedisEpoch:
         cursor = 0
         while True:
             with redis_errors():
-                cursor, keys = await self._redis.scan(
+                cursor, found = await self._redis.scan(
                     cursor, match=f"{self._scripts.prefix}*", count=_KEYS_PER_CALL
                 )
+            keys = [key.decode() for key in found if isinstance(key, bytes)]
             await self._scripts.build("sweep", token, keys)
             if not cursor:
                 return

@@ -104,8 +104,10 @@ class Scripts:
             raise self._translated(error) from error
         return answer
 
-    async def build(self, name: str, token: str, *batches: Sequence[Argument]) -> list[Any]:
+    async def build(self, name: str, token: str, *batches: Sequence[str]) -> list[Any]:
         """Runs a script of a rebuild for each batch of arguments, in one round trip.
+
+        Arguments have no zero byte in them.
 
         Raises:
             Conflict: the rebuild is over: another one has begun, or Redis was lost again.
@@ -115,7 +117,8 @@ class Scripts:
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for arguments in batches:
-                    await script(keys=[self.prefix], args=[*arguments, token], client=pipe)
+                    packed = "".join(f"{argument}\0" for argument in arguments)
+                    await script(keys=[self.prefix], args=[token, packed], client=pipe)
                 answers: list[Any] = await pipe.execute(raise_on_error=False)
         except RedisError as error:
             raise self._translated(error) from error

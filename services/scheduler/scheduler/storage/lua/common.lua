@@ -52,5 +52,7 @@ local function now_ms()
 end
 
 local function tell(job)
-  call('PUBLISH', P .. 'job:' .. job, '')
+  if not QUIET then
+    call('PUBLISH', P .. 'job:' .. job, '')
+  end
 end

@@ -8,3 +8,4 @@ do
     return redis.error_reply('CLOSED the queue is being rebuilt')
   end
 end
+local QUIET = false

@@ -165,7 +165,7 @@ local function take(user, job, model)
 end
 
 local function wake(user)
-  if user.s then
+  if user.s and not QUIET then
     for _, model in ipairs(models_of(user)) do
       call('PUBLISH', P .. 'wake', model)
     end
