@@ -106,6 +106,18 @@ class Store:
         assert await self.attempts.record([claim]) == []
         return claim
 
+    async def came_to(self, claim: Claim) -> tuple[Outcome | None, bool]:
+        """How an attempt ended, and whether it used up a try."""
+        if self.pool is None:
+            assert isinstance(self.attempts, MemoryStore)
+            attempt = self.attempts.tries[claim.attempt_id]
+            return attempt.outcome, attempt.counted
+        row = await self.pool.fetchrow(
+            "SELECT outcome, counted FROM attempts WHERE id = $1", claim.attempt_id
+        )
+        assert row is not None
+        return row["outcome"] and Outcome(row["outcome"]), row["counted"]
+
     async def settle(self, claim: Claim, outcome: Outcome, **more: object) -> JobState | None:
         (settled,) = await self.attempts.settle([Report(claim, outcome, **more)])  # type: ignore[arg-type]
         return settled.state if settled.changed else None
@@ -267,6 +279,17 @@ async def test_a_superseded_attempt_may_succeed_but_not_fail(store: Store) -> No
     (again,) = await store.attempts.settle([Report(second, Outcome.SUCCEEDED)])
     assert (again.state, again.accepted) == (JobState.SUCCEEDED, False)
     assert (await store.jobs.job(ALICE, job.id)).attempt_id == first.attempt_id
+
+
+async def test_an_attempt_that_was_given_up_and_succeeds_was_not_in_vain(store: Store) -> None:
+    (job,) = await store.submit()
+    claim = await store.claim(job)
+    await store.settle(claim, Outcome.LOST)
+    assert await store.came_to(claim) == (Outcome.LOST, True)
+    both = [Report(claim, Outcome.FAILED), Report(claim, Outcome.SUCCEEDED)]
+    late, won = await store.attempts.settle(both)
+    assert (late.changed, won.state) == (False, JobState.SUCCEEDED)
+    assert await store.came_to(claim) == (Outcome.SUCCEEDED, False)
 
 
 async def test_a_report_may_come_before_the_record_of_its_claim(store: Store) -> None:

@@ -91,7 +91,7 @@ class MemoryStore(MemoryJobs):
         verdict = judge(standing, report, max_attempts=self._max_attempts)
         won = job.state is JobState.SUCCEEDED and job.attempt_id == claim.attempt_id
         again = won or attempt.outcome is report.outcome is not Outcome.SUCCEEDED
-        if attempt.outcome is None:
+        if attempt.outcome is None or verdict.state is JobState.SUCCEEDED:
             attempt.outcome = report.outcome
             attempt.counted = verdict.state is not None and report.outcome in COUNTED
         if verdict.state is not None:

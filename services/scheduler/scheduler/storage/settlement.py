@@ -95,7 +95,8 @@ class Settlement:
                 row["number"], outcome, row["counted"], row["won"]
             )
         self.changed: dict[JobId, _Job] = {}
-        self.reports: list[tuple[Report, bool]] = []
+        self.reports: dict[AttemptId, tuple[Report, bool]] = {}
+        """What each attempt came to, and whether it used up a try."""
         self.won: list[Report] = []
 
     @property
@@ -112,10 +113,11 @@ class Settlement:
         attempt = job.tries[claim.attempt_id]
         verdict = judge(job.standing(claim.attempt_id), report, max_attempts=self._max_attempts)
         same_again = attempt.won or attempt.outcome is report.outcome is not Outcome.SUCCEEDED
-        if attempt.outcome is None:
+        # an attempt that was given up and succeeds all the same was not in vain
+        if attempt.outcome is None or verdict.state is JobState.SUCCEEDED:
             attempt.outcome = report.outcome
             attempt.counted = verdict.state is not None and report.outcome in COUNTED
-            self.reports.append((report, attempt.counted))
+            self.reports[claim.attempt_id] = (report, attempt.counted)
         if verdict.state is not None:
             self._change(job, report, verdict)
         return Settled(
@@ -207,7 +209,7 @@ async def write_settlement(db: Connection, work: Settlement) -> None:
 
 
 async def _write_attempts(db: Connection, work: Settlement) -> None:
-    reports = [report for report, _ in work.reports]
+    reports = [report for report, _ in work.reports.values()]
     await db.execute(
         """
         UPDATE attempts SET ended_at = now(), outcome = new.outcome, counted = new.counted,
@@ -219,7 +221,7 @@ async def _write_attempts(db: Connection, work: Settlement) -> None:
         """,
         [report.claim.attempt_id for report in reports],
         [report.outcome for report in reports],
-        [counted for _, counted in work.reports],
+        [counted for _, counted in work.reports.values()],
         [report.steps_done for report in reports],
         [report.error.code if report.error else None for report in reports],
         [report.error.message if report.error else None for report in reports],
