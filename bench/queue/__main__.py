@@ -64,10 +64,23 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return replace(plan, jobs=arguments.jobs or plan.jobs)
 
 
+def _cancel_on_signals(task: asyncio.Task[str]) -> None:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def cancel() -> None:
+        for number in signals:  # a second one must not cut the tidying up short
+            loop.add_signal_handler(number, lambda: None)
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, cancel)
+
+
 async def _run(arguments: argparse.Namespace) -> str:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 (we are in one)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    _cancel_on_signals(task)
     began_s = time.monotonic()
 
     def say(text: str) -> None:
@@ -94,7 +107,7 @@ def main() -> int:
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     try:
         print(asyncio.run(_run(arguments)))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except asyncio.CancelledError:
         print("bench-queue: interrupted; all processes have been ended", file=sys.stderr)
         return 130
     return 0

@@ -36,7 +36,8 @@ class Stage:
         self._log = folder / f"{system.name}.log"
         self._journal = folder / f"{system.name}.journal"
         self._runs = Reader(self._journal)
-        self._seen: list[Run] = []
+        self._ran: list[Run] = []
+        self._ready: set[int] = set()
         self._replicas: list[Child] = []
         self._workers: list[Child] = []
         self._hired = 0
@@ -102,9 +103,8 @@ class Stage:
         return child
 
     def _is_up(self, child: Child) -> bool:
-        self._seen += self._runs.read()
-        fresh = {run.pid for run in self._seen if run.number == READY}
-        return bool(fresh and fresh & tree([child.pid]))
+        self.runs()
+        return bool(self._ready and self._ready & tree([child.pid]))
 
     def give_up(self, worker: Child) -> None:
         """Its end is no failure any more; `dismiss` follows."""
@@ -158,27 +158,35 @@ class Stage:
 
     def forget(self) -> None:
         """Begins a new list of what ran."""
-        self._runs.read()
-        self._seen = []
+        self.runs()
+        self._ran = []
 
     def runs(self) -> list[Run]:
         """What ran since `forget`, in order."""
-        self._seen += self._runs.read()
-        return [run for run in self._seen if run.number != READY]
+        for run in self._runs.read() if self._runs.waiting else ():
+            if run.number == READY:
+                self._ready.add(run.pid)
+            else:
+                self._ran.append(run)
+        return self._ran
 
     async def settled(self, count: int) -> float:
         """Waits until so many jobs ran since `forget` and none is outstanding; answers when.
 
         Raises:
-            Failed: that takes too long.
+            Failed: for too long none of them does.
         """
-        await self._until(lambda: len(self.runs()) >= count, self.plan.patience_s)
+        while (ran := len(self.runs())) < count:
+            await self._until(self._more_than(ran), self.plan.patience_s)
         ends_s = time.monotonic() + self.plan.patience_s
         while await self.system.outstanding():
             if time.monotonic() > ends_s:
                 raise Failed("jobs are not recorded as finished")
             await asyncio.sleep(_POLL_S)
         return time.monotonic()
+
+    def _more_than(self, count: int) -> Callable[[], bool]:
+        return lambda: len(self.runs()) > count
 
     async def run_of(self, number: int, *, within_s: float, not_in: int = 0) -> Run | None:
         """The job's run since `forget`, in another process than that; None if there is none."""
