@@ -2,163 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from pydantic import SecretStr
 
-from easel_kit.db import Pool, open_pool
-from easel_kit.errors import Conflict, DomainError, InvalidState, NotFound, OutOfRange, RateLimited
-from easel_kit.ids import (
-    ImageId,
-    JobId,
-    ModelKey,
-    UserId,
-    WorkerId,
-    new_attempt_id,
-    new_id,
-    new_job_id,
-)
-from easel_local.testing import Migrate
-from scheduler.domain.job import (
-    Cursor,
-    Entitlements,
-    Event,
-    EventType,
-    Generation,
-    Image,
-    Job,
-    JobError,
-    JobState,
-    NewJob,
-    Resolution,
-    Submission,
-)
+from easel_kit.errors import Conflict, InvalidState, NotFound, OutOfRange, RateLimited
+from easel_kit.ids import ModelKey, UserId, WorkerId, new_attempt_id, new_job_id
+from scheduler.domain.job import Cursor, EventType, JobState, NewJob, Resolution, Submission
 from scheduler.domain.lease import Claim, Outcome, Report
-from scheduler.domain.line import Accepted
 from scheduler.domain.load import Load, ModelLoad, TierLoad
 from scheduler.domain.policy import Share
-from scheduler.main import SCHEMA, migrate
-from scheduler.ports import AttemptStore, FeedStore, JobStore, LoadStore
-from scheduler.settings import Settings
-from scheduler.storage.attempts import PostgresAttempts
-from scheduler.storage.events import PostgresFeed
-from scheduler.storage.jobs import PostgresJobs
-from scheduler.storage.load import PostgresLoad
-from tests.fakes.scheduler_jobs import MovableClock
-from tests.fakes.scheduler_store import RETRY, MemoryStore
-
-ALICE, BOB = UserId("alice"), UserId("bob")
-PLAN = Entitlements(
-    version=1, priority=10, weight=4, max_running=2, max_waiting=3, queue_time_s=600
+from scheduler.domain.selection import Cancellation, Filter, mark
+from tests.fakes.scheduler_contract import (
+    ALICE,
+    BOB,
+    OUT_OF_MEMORY,
+    PICTURE,
+    PLAN,
+    Store,
+    image,
 )
-PICTURE = Generation(ModelKey("m"), "a circle", "", 64, 64, 10, 2.5, 7, "ddim", 2)
-OUT_OF_MEMORY = JobError("out_of_memory", "no room")
-
-
-def image() -> Image:
-    return Image(ImageId(new_id("img")), "users/alice/x.png", 64, 64, "image/png", 9, "ab", 7)
-
-
-@dataclass
-class Store:
-    """The ports, and how to make time pass for a job."""
-
-    jobs: JobStore
-    attempts: AttemptStore
-    feed: FeedStore
-    load: LoadStore
-    pool: Pool | None
-    clock: MovableClock
-
-    async def age(self, seconds: float) -> None:
-        """Makes everything so far that much older."""
-        self.clock.move(seconds)
-        if self.pool is not None:
-            await self.pool.execute(
-                "UPDATE jobs SET start_by = start_by - $1 * interval '1 second', "
-                "queued_at = queued_at - $1 * interval '1 second'",
-                seconds,
-            )
-            await self.pool.execute(
-                "UPDATE events SET occurred_at = occurred_at - $1 * interval '1 second'", seconds
-            )
-
-    async def submit(
-        self, *ids: JobId, user: UserId = ALICE, plan: Entitlements = PLAN
-    ) -> list[Job]:
-        jobs = tuple(NewJob(one, PICTURE, 100) for one in ids or (new_job_id(),))
-        return (await self.accepts(Submission(user, plan, jobs, "00-trace"))).jobs
-
-    async def accepts(self, submission: Submission) -> Accepted:
-        (answer,) = await self.jobs.submit([submission])
-        if isinstance(answer, DomainError):
-            raise answer
-        return answer
-
-    async def claim(self, job: Job, number: int = 1) -> Claim:
-        claim = Claim(
-            new_attempt_id(), job.id, job.user_id, WorkerId("w"), number, datetime.now(UTC)
-        )
-        assert await self.attempts.record([claim]) == []
-        return claim
-
-    async def came_to(self, claim: Claim) -> tuple[Outcome | None, bool]:
-        """How an attempt ended, and whether it used up a try."""
-        if self.pool is None:
-            assert isinstance(self.attempts, MemoryStore)
-            attempt = self.attempts.tries[claim.attempt_id]
-            return attempt.outcome, attempt.counted
-        row = await self.pool.fetchrow(
-            "SELECT outcome, counted FROM attempts WHERE id = $1", claim.attempt_id
-        )
-        assert row is not None
-        return row["outcome"] and Outcome(row["outcome"]), row["counted"]
-
-    async def settle(self, claim: Claim, outcome: Outcome, **more: object) -> JobState | None:
-        (settled,) = await self.attempts.settle([Report(claim, outcome, **more)])  # type: ignore[arg-type]
-        return settled.state if settled.changed else None
-
-    async def read(self, after: Cursor, *, limit: int = 100) -> list[Event]:
-        """Events after the cursor, once no transaction of another test holds them back."""
-        while True:
-            found, held_back = await self.feed.events(after, limit=limit)
-            if not held_back:
-                return found
-
-    async def events(self) -> list[tuple[JobId, EventType]]:
-        return [(event.job_id, event.type) for event in await self.read(Cursor())]
-
-
-@pytest.fixture(params=["memory", "postgres"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    clock = MovableClock()
-    if request.param == "memory":
-        memory = MemoryStore(clock)
-        yield Store(memory, memory, memory, memory, None, clock)
-        return
-
-    def prepare(url: str) -> None:
-        migrate(Settings(database_url=SecretStr(url), redis_url=SecretStr("redis://127.0.0.1:1")))
-
-    migrated_database: Callable[[str, Migrate], str] = request.getfixturevalue("migrated_database")
-    url = await asyncio.to_thread(migrated_database, "scheduler", prepare)
-    async with open_pool(url, schema=SCHEMA, name="test") as pool:
-
-        def ring() -> None:
-            """Nobody reads."""
-
-        yield Store(
-            PostgresJobs(pool, lane="default", ring=ring),
-            PostgresAttempts(pool, lane="default", max_attempts=3, retry=RETRY, ring=ring),
-            PostgresFeed(pool),
-            PostgresLoad(pool, lane="default"),
-            pool,
-            clock,
-        )
 
 
 async def test_a_submit_is_all_or_nothing_and_once(store: Store) -> None:
@@ -198,13 +62,14 @@ async def test_an_older_plan_changes_nothing(store: Store) -> None:
 async def test_jobs_are_listed_newest_first(store: Store) -> None:
     a, b, c = await store.submit(*[new_job_id() for _ in range(3)])
     await store.submit(user=BOB)
-    await store.jobs.cancel(ALICE, b.id)
-    every = await store.jobs.jobs(ALICE, [], before=None, limit=2)
+    await store.cancel(b.id)
+    every = await store.jobs.page(ALICE, Filter(), before=None, limit=2)
     assert [job.id for job in every] == [c.id, b.id]
-    rest = await store.jobs.jobs(ALICE, [], before=every[-1].place, limit=2)
+    rest = await store.jobs.page(ALICE, Filter(), before=mark(every[-1]), limit=2)
     assert [job.id for job in rest] == [a.id]
-    queued = await store.jobs.jobs(ALICE, [JobState.QUEUED], before=None, limit=5)
-    assert [job.id for job in queued] == [c.id, a.id]
+    queued = Filter(states=frozenset([JobState.QUEUED]))
+    found = await store.jobs.page(ALICE, queued, before=None, limit=5)
+    assert [job.id for job in found] == [c.id, a.id]
 
 
 async def test_a_success_is_accepted_once(store: Store) -> None:
@@ -302,7 +167,7 @@ async def test_a_report_may_come_before_the_record_of_its_claim(store: Store) ->
 
 async def test_a_stop_of_a_job_that_had_ended_changes_nothing(store: Store) -> None:
     (job,) = await store.submit()
-    await store.jobs.cancel(ALICE, job.id)
+    await store.cancel(job.id)
     claim = Claim(new_attempt_id(), job.id, ALICE, WorkerId("w"), 1, datetime.now(UTC))
     report = Report(claim, Outcome.STOPPED, 3)
     (settled,) = await store.attempts.settle([report])
@@ -360,14 +225,16 @@ async def test_many_reports_are_one_decision_after_another(store: Store) -> None
 
 async def test_cancelling(store: Store) -> None:
     waiting, running = await store.submit(new_job_id(), new_job_id())
-    with pytest.raises(NotFound):
-        await store.jobs.cancel(BOB, waiting.id)
-    job, ended = await store.jobs.cancel(ALICE, waiting.id)
-    assert (job.state, ended) == (JobState.CANCELLED, True)
-    assert (await store.jobs.cancel(ALICE, waiting.id))[1] is False
+    found = await store.cancel(waiting.id, user=BOB)
+    assert (found.ended, found.unknown) == ((), (waiting.id,))
+    found = await store.cancel(waiting.id)
+    assert [(job.id, job.state) for job in found.ended] == [(waiting.id, JobState.CANCELLED)]
+    assert await store.cancel(waiting.id) == Cancellation(over=(waiting.id,))
     claim = await store.claim(running)
-    job, ended = await store.jobs.cancel(ALICE, running.id)
-    assert (job.state, job.cancel_requested, ended) == (JobState.RUNNING, True, False)
+    found = await store.cancel(running.id)
+    assert [(job.state, job.cancel_requested) for job in found.stopping] == [
+        (JobState.RUNNING, True)
+    ]
     assert await store.attempts.cancelled([waiting.id, running.id]) == {running.id}
     assert await store.attempts.stop_requests(limit=5) == [running.id]
     assert await store.settle(claim, Outcome.STOPPED, steps_done=4) is JobState.CANCELLED
@@ -401,7 +268,7 @@ async def test_waits_that_took_too_long(store: Store) -> None:
 async def test_open_jobs_are_read_by_state_and_place(store: Store) -> None:
     jobs = await store.submit(*[new_job_id() for _ in range(4)])
     claim = await store.claim(jobs[1])
-    await store.jobs.cancel(ALICE, jobs[3].id)
+    await store.cancel(jobs[3].id)
     first = await store.attempts.open_jobs(JobState.QUEUED, after=0, limit=1)
     rest = await store.attempts.open_jobs(JobState.QUEUED, after=first[0].place, limit=9)
     assert [one.job_id for one in first + rest] == [jobs[0].id, jobs[2].id]
@@ -433,7 +300,7 @@ async def test_open_jobs_are_counted_by_tier_and_by_model(store: Store) -> None:
     other = NewJob(new_job_id(), replace(PICTURE, model_key=ModelKey("z")), 70)
     await store.accepts(Submission(BOB, free, (other,), ""))
     ended, _ = await store.submit(new_job_id(), new_job_id(), user=UserId("carol"), plan=free)
-    await store.jobs.cancel(UserId("carol"), ended.id)
+    await store.cancel(ended.id, user=UserId("carol"))
     await store.claim(first)
     found = await store.load.load()
     assert found.tiers == (

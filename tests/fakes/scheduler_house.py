@@ -28,6 +28,9 @@ from scheduler.service.fitness import Fitness
 from scheduler.service.hearing import Hearing
 from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
+from scheduler.service.load import Overview
+from scheduler.service.operations import Operations
+from scheduler.service.plans import Plans
 from scheduler.service.progress import ProgressPump
 from scheduler.service.rebuild import Rebuilder
 from scheduler.service.reconcile import Reconciler
@@ -115,6 +118,9 @@ class House:
         self.tasks: set[asyncio.Task[None]] = set()
         self.submits = Submits(self.store, self.queue, self.seen, lane=LANE, max_jobs_per_submit=10)
         self.jobs = Jobs(self.store, self.queue, self.queue, self.seen)
+        self.operations = Operations(self.store, self.jobs, self.queue, self.seen)
+        self.plans = Plans(self.store, self.queue, self.seen, self.clock, lane=LANE)
+        self.overview = Overview(self.store, self.queue, self.seen, self.clock)
         self.settler = Settler(self.store, self.queue, self.seen)
         self.recorder = Recorder(self.store, self.queue, self.seen)
         self.pump = ProgressPump(self.queue, self.seen, max_preview_bytes=10)

@@ -1,4 +1,4 @@
-"""Users' jobs in the scheduler's database, in memory: `JobStore`."""
+"""Users' jobs in the scheduler's database, in memory: `JobStore` and the ports beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from easel_kit.errors import (
     NotFound,
     RateLimited,
 )
-from easel_kit.ids import AttemptId, JobId, UserId
+from easel_kit.ids import AttemptId, BatchId, JobId, UserId
 from scheduler.domain.job import (
     Cursor,
     Entitlements,
@@ -30,6 +30,14 @@ from scheduler.domain.job import (
 from scheduler.domain.lease import Claim, Outcome
 from scheduler.domain.line import Accepted
 from scheduler.domain.policy import Share
+from scheduler.domain.selection import (
+    Cancellation,
+    Filter,
+    Mark,
+    PlanChange,
+    Selection,
+    mark,
+)
 
 LANE = "default"
 
@@ -68,6 +76,7 @@ class User:
 
     plan: Entitlements
     open: int = 0
+    changed_at: datetime | None = None
 
 
 def share_of(plan: Entitlements) -> Share:
@@ -76,7 +85,7 @@ def share_of(plan: Entitlements) -> Share:
 
 
 class MemoryJobs:
-    """`JobStore`; `away` makes every call fail."""
+    """`JobStore`, `OwnLineStore`, `PlanStore`, `HistoryStore`; `away` makes every call fail."""
 
     def __init__(self, clock: MovableClock, *, max_attempts: int = 3) -> None:
         self.away = False
@@ -86,7 +95,7 @@ class MemoryJobs:
         self._clock = clock
         self._max_attempts = max_attempts
         self._users: dict[UserId, User] = {}
-        self._buried: set[JobId] = set()
+        self._buried: dict[JobId, datetime] = {}
         self._places = count(1)
         self._fronts = 0
         self._pruned = Cursor()
@@ -165,46 +174,150 @@ class MemoryJobs:
         self._fronts -= count
         return range(self._fronts, self._fronts + count)
 
-    async def job(self, user_id: UserId, job_id: JobId) -> Job:
+    async def job(self, user_id: UserId, job_id: JobId, *, hidden: bool = False) -> Job:
         """See `ports.JobStore`."""
-        self._reach()
-        found = self.rows.get(job_id)
-        if found is None or found.user_id != user_id:
+        found = (await self.find(user_id, [job_id])).get(job_id)
+        if found is None or (found.is_hidden and not hidden):
             raise NotFound("job", job_id)
         return found
 
-    async def jobs(
-        self, user_id: UserId, states: Collection[JobState], *, before: int | None, limit: int
-    ) -> list[Job]:
+    async def find(self, user_id: UserId, job_ids: Collection[JobId]) -> dict[JobId, Job]:
         """See `ports.JobStore`."""
         self._reach()
-        found = [
-            job
-            for job in self.rows.values()
-            if job.user_id == user_id
-            and (not states or job.state in states)
-            and (before is None or job.place < before)
-        ]
-        return sorted(found, key=lambda job: -job.place)[:limit]
+        return {one: self.rows[one] for one in job_ids if self._owns(user_id, one)}
 
-    async def cancel(self, user_id: UserId, job_id: JobId) -> tuple[Job, bool]:
+    def _owns(self, user_id: UserId, job_id: JobId) -> bool:
+        return job_id in self.rows and self.rows[job_id].user_id == user_id
+
+    def _in_sight(self, user_id: UserId, wanted: Filter) -> list[Job]:
+        self._reach()
+        own = [job for job in self.rows.values() if job.user_id == user_id and not job.is_hidden]
+        return sorted(filter(wanted.admits, own), key=mark, reverse=True)
+
+    async def page(
+        self, user_id: UserId, wanted: Filter, *, before: Mark | None, limit: int
+    ) -> list[Job]:
         """See `ports.JobStore`."""
-        job = await self.job(user_id, job_id)
-        ended = job.state is JobState.QUEUED
-        if not job.state.ended:
-            self._change(replace(job, cancel_requested=True))
-        if ended:
-            self._end(replace(self.rows[job_id], state=JobState.CANCELLED))
-        return self.rows[job_id], ended
+        found = self._in_sight(user_id, wanted)
+        return [job for job in found if before is None or mark(job) < before][:limit]
+
+    async def counts(self, user_id: UserId, batch_ids: Collection[BatchId]) -> dict[JobState, int]:
+        """See `ports.JobStore`."""
+        found = self._in_sight(user_id, Filter(batch_ids=frozenset(batch_ids)))
+        return {state: sum(job.state is state for job in found) for state in JobState}
 
     async def resolve(self, job_id: JobId) -> Resolution:
         """See `ports.JobStore`."""
         self._reach()
         job = self.rows.get(job_id)
         if job is None:
-            self._buried.add(job_id)
+            self._buried.setdefault(job_id, self._clock.now())
             return Resolution(None)
         return Resolution(job.state, job.steps_done, job.steps)
+
+    # --- OwnLineStore
+
+    async def cancel(
+        self,
+        user_id: UserId,
+        selection: Selection,
+        *,
+        waiting_only: bool = False,
+        hide: bool = False,
+    ) -> Cancellation:
+        """See `ports.OwnLineStore`."""
+        own = self._in_sight(user_id, Filter())[::-1]
+        meant = [job for job in own if not job.state.ended and selection.names(job)]
+        waiting = [job for job in meant if job.state is JobState.QUEUED]
+        running = [job for job in meant if job.state is JobState.RUNNING]
+        stopping = [] if waiting_only else running
+        for job in [*waiting, *stopping]:
+            self._change(replace(job, cancel_requested=True, is_hidden=hide))
+        for job in waiting:
+            self._end(replace(self.rows[job.id], state=JobState.CANCELLED))
+        ended = {job.id for job in own if job.state.ended}
+        left = selection.job_ids - {job.id for job in meant}
+        return Cancellation(
+            ended=tuple(self.rows[job.id] for job in waiting),
+            stopping=tuple(self.rows[job.id] for job in stopping),
+            running=tuple(job.id for job in running) if waiting_only else (),
+            over=tuple(sorted(left & ended)),
+            unknown=tuple(sorted(left - ended)),
+        )
+
+    async def prepend(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, int]:
+        """See `ports.OwnLineStore`."""
+        own = {job.id: job for job in self._in_sight(user_id, Filter())}
+        moved = [
+            one
+            for one in dict.fromkeys(job_ids)
+            if one in own and own[one].state is JobState.QUEUED
+        ]
+        fronts = dict(zip(moved, self._draw_fronts(len(moved)), strict=True))
+        for one, front in fronts.items():
+            self._change(replace(own[one], front=front))
+        self._note_change(user_id)
+        return fronts
+
+    async def hide(self, user_id: UserId, wanted: Filter) -> int:
+        """See `ports.OwnLineStore`."""
+        found = [job for job in self._in_sight(user_id, wanted) if job.state.ended]
+        for job in found:
+            self._change(replace(job, is_hidden=True))
+        return len(found)
+
+    # --- PlanStore
+
+    async def entitle(self, user_id: UserId, plan: Entitlements) -> tuple[Entitlements, str]:
+        """See `ports.PlanStore`."""
+        self._reach()
+        user = self._users.setdefault(user_id, User(plan))
+        if plan.version >= user.plan.version:
+            user.plan = plan
+        self._note_change(user_id)
+        return user.plan, LANE
+
+    async def changes(self, *, within_s: float | None) -> list[PlanChange]:
+        """See `ports.PlanStore`."""
+        self._reach()
+        since = None if within_s is None else self._clock.now() - timedelta(seconds=within_s)
+        return [
+            PlanChange(user_id, share_of(user.plan), self._fronts_of(user_id))
+            for user_id, user in self._users.items()
+            if user.open and user.changed_at and (since is None or user.changed_at > since)
+        ]
+
+    def _fronts_of(self, user_id: UserId) -> dict[JobId, int]:
+        return {
+            job.id: job.front
+            for job in self.rows.values()
+            if job.user_id == user_id and not job.state.ended and job.front is not None
+        }
+
+    def _note_change(self, user_id: UserId) -> None:
+        if user_id in self._users:
+            self._users[user_id].changed_at = self._clock.now()
+
+    # --- HistoryStore
+
+    async def remove(self, *, older_than_s: float) -> int:
+        """See `ports.HistoryStore`."""
+        self._reach()
+        oldest = self._clock.now() - timedelta(seconds=older_than_s)
+        jobs = [
+            job.id for job in self.rows.values() if job.finished_at and job.finished_at < oldest
+        ]
+        for one in jobs:
+            del self.rows[one]
+            self.tries = {
+                key: attempt for key, attempt in self.tries.items() if attempt.claim.job_id != one
+            }
+        buried = [one for one, at in self._buried.items() if at < oldest]
+        for one in buried:
+            del self._buried[one]
+        return len(jobs) + len(buried)
+
+    # --- what the other ports share
 
     def open_count(self, user_id: UserId) -> int:
         """Jobs of the user that count against the limit."""

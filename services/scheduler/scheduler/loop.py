@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from easel_kit.errors import DependencyDown
-from scheduler.ports import FeedStore, Observer
+from scheduler.ports import FeedStore, HistoryStore, Observer
 from scheduler.service.load import Meter
 from scheduler.service.reconcile import Reconciler
 from scheduler.service.upkeep import Caretaker
@@ -69,11 +69,20 @@ async def measure(meter: Meter, observer: Observer, *, every_s: float) -> None:
     await every(every_s, "measure", meter.measure, observer)
 
 
-async def prune(feed: FeedStore, observer: Observer, *, kept_s: float) -> None:
-    """Removes old events."""
+async def prune(
+    feed: FeedStore,
+    history: HistoryStore,
+    observer: Observer,
+    *,
+    events_kept_s: float,
+    jobs_kept_s: float,
+) -> None:
+    """Removes old events, and jobs that have ended long ago."""
 
     async def remove() -> None:
-        while await feed.prune(older_than_s=kept_s):
+        while await feed.prune(older_than_s=events_kept_s):
+            pass
+        while await history.remove(older_than_s=jobs_kept_s):
             pass
 
     await every(_PRUNE_EVERY_S, "prune", remove, observer)

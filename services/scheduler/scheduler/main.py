@@ -31,7 +31,9 @@ from scheduler.service.fitness import Fitness
 from scheduler.service.hearing import Hearing
 from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
-from scheduler.service.load import Meter
+from scheduler.service.load import Meter, Overview
+from scheduler.service.operations import Operations
+from scheduler.service.plans import Plans
 from scheduler.service.progress import ProgressPump
 from scheduler.service.rebuild import Rebuilder
 from scheduler.service.reconcile import Reconciler
@@ -51,7 +53,10 @@ from scheduler.storage.jobs import PostgresJobs
 from scheduler.storage.leases import RedisLeases
 from scheduler.storage.load import PostgresLoad
 from scheduler.storage.locks import PostgresLocks
+from scheduler.storage.own_line import PostgresOwnLine
+from scheduler.storage.plans import PostgresPlans
 from scheduler.storage.queue import RedisLine
+from scheduler.storage.retention import PostgresHistory
 from scheduler.storage.scripts import Scripts
 from scheduler.storage.signals import RedisSignals
 
@@ -74,6 +79,9 @@ class _Stores:
     """Adapters, opened."""
 
     jobs: PostgresJobs
+    own_line: PostgresOwnLine
+    plans: PostgresPlans
+    history: PostgresHistory
     attempts: PostgresAttempts
     feed: PostgresFeed
     load: PostgresLoad
@@ -93,6 +101,9 @@ class _Uses:
 
     submits: Submits
     jobs: Jobs
+    operations: Operations
+    overview: Overview
+    plans: Plans
     watches: Watches
     workers: Workers
     feed: Feed
@@ -182,6 +193,9 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:
     scripts = Scripts(redis, settings.lane, on_closed=doubted.set)
     return _Stores(
         jobs=PostgresJobs(pool, lane=settings.lane, ring=bell.ring),
+        own_line=PostgresOwnLine(pool, ring=bell.ring),
+        plans=PostgresPlans(pool, lane=settings.lane),
+        history=PostgresHistory(pool),
         attempts=PostgresAttempts(
             pool,
             lane=settings.lane,
@@ -273,6 +287,9 @@ def _build(
             max_jobs_per_submit=settings.max_jobs_per_submit,
         ),
         jobs=jobs,
+        operations=Operations(stores.own_line, jobs, stores.line, observer),
+        plans=Plans(stores.plans, stores.line, observer, clock, lane=settings.lane),
+        overview=Overview(stores.load, stores.leases, observer, clock),
         watches=watches,
         workers=workers,
         feed=Feed(stores.feed, stores.bell, recheck_s=settings.feed_recheck_s),
@@ -335,7 +352,14 @@ def _side_tasks(
             settings.position_every_s, "positions", uses.watches.refresh_positions, observer
         ),
         "measure": loop.measure(uses.meter, observer, every_s=settings.measure_every_s),
-        "prune": loop.prune(stores.feed, observer, kept_s=settings.events_kept_s),
+        "changes": loop.every(settings.reconcile_every_s, "changes", uses.plans.catch_up, observer),
+        "prune": loop.prune(
+            stores.feed,
+            stores.history,
+            observer,
+            events_kept_s=settings.events_kept_s,
+            jobs_kept_s=settings.jobs_kept_s,
+        ),
     }
 
 
@@ -343,7 +367,14 @@ def _register(settings: Settings, uses: _Uses, spawn: Spawn) -> RpcServer:
     server = build_server()
     register(
         server.grpc,
-        JobServicer(uses.submits, uses.jobs, uses.watches),
+        JobServicer(
+            submits=uses.submits,
+            jobs=uses.jobs,
+            operations=uses.operations,
+            plans=uses.plans,
+            overview=uses.overview,
+            watches=uses.watches,
+        ),
         LeaseServicer(uses.workers, spawn, lane=settings.lane),
         EventServicer(uses.feed),
     )

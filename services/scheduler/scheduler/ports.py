@@ -12,13 +12,22 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from easel_kit.errors import DomainError
-from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId
+from easel_kit.ids import AttemptId, BatchId, JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.estimate import Pace
-from scheduler.domain.job import Cursor, Event, Job, JobState, Resolution, Submission
+from scheduler.domain.job import (
+    Cursor,
+    Entitlements,
+    Event,
+    Job,
+    JobState,
+    Resolution,
+    Submission,
+)
 from scheduler.domain.lease import Claim, Report, Settled
 from scheduler.domain.line import Accepted, Admission, Depth, Live, Progress
 from scheduler.domain.load import Load, Reading
 from scheduler.domain.policy import Share
+from scheduler.domain.selection import Cancellation, Filter, Mark, PlanChange, Selection
 from scheduler.domain.stream import Control
 from scheduler.domain.survey import Survey
 from scheduler.domain.worker import Worker, WorkerStatus
@@ -41,30 +50,82 @@ class JobStore(Protocol):
         """
         ...
 
-    async def job(self, user_id: UserId, job_id: JobId) -> Job:
-        """One job of the user.
+    async def job(self, user_id: UserId, job_id: JobId, *, hidden: bool = False) -> Job:
+        """One job of the user; with `hidden` also one out of sight.
 
         Raises:
             NotFound: unknown, or someone else's.
         """
         ...
 
-    async def jobs(
-        self, user_id: UserId, states: Collection[JobState], *, before: int | None, limit: int
+    async def find(self, user_id: UserId, job_ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Those of the jobs that are the user's, those out of sight too."""
+        ...
+
+    async def page(
+        self, user_id: UserId, wanted: Filter, *, before: Mark | None, limit: int
     ) -> list[Job]:
-        """The user's jobs in these states (none: all) with a place below `before`, newest first."""
+        """The user's jobs in sight that the filter admits, newest first, from below `before`."""
         ...
 
-    async def cancel(self, user_id: UserId, job_id: JobId) -> tuple[Job, bool]:
-        """Ends a waiting job, marks a running one; says whether this call ended it.
-
-        Raises:
-            NotFound: unknown, or someone else's.
-        """
+    async def counts(self, user_id: UserId, batch_ids: Collection[BatchId]) -> dict[JobState, int]:
+        """Jobs in sight by state, all states; with `batch_ids` only those of these batches."""
         ...
 
     async def resolve(self, job_id: JobId) -> Resolution:
         """The job's state, or a tombstone for an unknown id."""
+        ...
+
+
+class OwnLineStore(Protocol):
+    """What users do to their own jobs; the truth."""
+
+    async def cancel(
+        self,
+        user_id: UserId,
+        selection: Selection,
+        *,
+        waiting_only: bool = False,
+        hide: bool = False,
+    ) -> Cancellation:
+        """Ends those that wait, marks those that run; with `hide` takes both out of sight.
+
+        Those out of sight already are not there.
+        """
+        ...
+
+    async def prepend(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, int]:
+        """Puts those of the jobs that wait before all others of the user, in the order named.
+
+        Answers their new orders (`Job.order`), in that order.
+        """
+        ...
+
+    async def hide(self, user_id: UserId, wanted: Filter) -> int:
+        """Takes ended jobs of these states and batches out of sight; answers how many."""
+        ...
+
+
+class PlanStore(Protocol):
+    """Users' plans as they change outside a submit."""
+
+    async def entitle(self, user_id: UserId, plan: Entitlements) -> tuple[Entitlements, str]:
+        """Keeps the plan unless a newer one is known; answers what holds and the home lane."""
+        ...
+
+    async def changes(self, *, within_s: float | None) -> list[PlanChange]:
+        """Changes of the last seconds (None: ever), of users at home here with open jobs."""
+        ...
+
+
+class HistoryStore(Protocol):
+    """Jobs that have ended long ago."""
+
+    async def remove(self, *, older_than_s: float) -> int:
+        """Removes some jobs that ended before then, with attempts and results, and burials.
+
+        Answers how many; 0 when none is left.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from easel_kit.settings import ServiceSettings
 
 _HEARTBEATS_PER_LEASE = 3
+_DAY_S = 86_400.0
 
 
 class Settings(ServiceSettings):
@@ -72,6 +73,12 @@ class Settings(ServiceSettings):
     events_kept_s: float = Field(
         30 * 86_400.0, gt=0, description="Age at which events leave the feed."
     )
+    jobs_kept_s: float = Field(
+        90 * 86_400.0,
+        gt=0,
+        description="Jobs are removed so long after their end, and burials of unknown ids; at "
+        "least a day more than events_kept_s.",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -79,4 +86,13 @@ class Settings(ServiceSettings):
             raise ValueError("lease_ttl_s must be at least three times heartbeat_s")
         if self.retry_cap_s < self.retry_base_s:
             raise ValueError("retry_cap_s must not be below retry_base_s")
+        return self
+
+    @model_validator(mode="after")
+    def _jobs_outlive_events_and_holds(self) -> Self:
+        # Whoever reads of a job's end in the feed may still ask for the job. A hold is captured or
+        # released by that event; should it be lost, the hold runs out within minutes of the job's
+        # end and asks ResolveJob, which then has to know the job: a day is ample for that.
+        if self.jobs_kept_s < self.events_kept_s + _DAY_S:
+            raise ValueError("jobs_kept_s must be at least a day more than events_kept_s")
         return self

@@ -14,6 +14,7 @@ from easel_kit.ids import UserId, new_job_id
 from scheduler.domain.job import Cursor, EventType, JobState
 from scheduler.domain.lease import Ended, Outcome
 from scheduler.domain.line import Progress
+from scheduler.domain.selection import Filter, Selection
 from scheduler.domain.stream import Acknowledged, Assign, Stop, Welcome
 from scheduler.loop import every, prune, reconcile, watch_leases
 from scheduler.service import reconcile as reconcile_module
@@ -58,14 +59,14 @@ async def test_a_cancel_goes_on_while_the_queue_is_away(house: House) -> None:
     worker = await house.worker(offer=False)
     await worker.hears(Welcome)
     house.queue.away = True
-    assert (await house.jobs.cancel(ALICE, waiting.id)).state is JobState.CANCELLED
+    assert (await house.operations.cancel(ALICE, waiting.id)).state is JobState.CANCELLED
     house.queue.away = False
     worker.session.offer(1)
     assigned = await worker.hears(Assign)
     assert assigned.job.id == running.id
     await house.settled()
     house.queue.away = True
-    assert (await house.jobs.cancel(ALICE, running.id)).cancel_requested
+    assert (await house.operations.cancel(ALICE, running.id)).cancel_requested
     house.queue.away = False
     await house.reconciler.reconcile()
     assert (await worker.hears(Stop)).attempt_id == assigned.claim.attempt_id
@@ -75,11 +76,11 @@ async def test_a_cancel_goes_on_while_the_queue_is_away(house: House) -> None:
 
 async def test_pages_end(house: House) -> None:
     jobs = await house.submit(*[new_job_id() for _ in range(3)])
-    first = await house.jobs.page(ALICE, [], before=None, size=2)
+    first = await house.jobs.page(ALICE, Filter(), before=None, size=2)
     assert [job.id for job in first.jobs] == [jobs[2].id, jobs[1].id]
-    last = await house.jobs.page(ALICE, [], before=first.before, size=2)
+    last = await house.jobs.page(ALICE, Filter(), before=first.before, size=2)
     assert ([job.id for job in last.jobs], last.before) == ([jobs[0].id], None)
-    assert (await house.jobs.page(UserId("bob"), [], before=None, size=2)).jobs == []
+    assert (await house.jobs.page(UserId("bob"), Filter(), before=None, size=2)).jobs == []
 
 
 async def test_models_are_read_again_when_something_changed(house: House) -> None:
@@ -102,7 +103,7 @@ async def test_a_watch_from_waiting_to_the_end(house: House) -> None:
     ahead, job = await house.submit(new_job_id(), new_job_id(), running=1)
     async with aclosing(await watched(house, job.id)) as watch:
         assert (await anext(watch)).job.position == 2
-        await house.jobs.cancel(ALICE, ahead.id)
+        await house.operations.cancel(ALICE, ahead.id)
         reading = asyncio.ensure_future(anext(watch))
         await house.settled()
         await house.watches.refresh_positions()
@@ -150,7 +151,7 @@ async def test_a_watch_hears_of_nothing_twice_and_looks_again_by_itself(house: H
         reading = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0.03)
         assert not reading.done()  # it looked again, and nothing was new
-        await house.store.cancel(ALICE, job.id)  # unheard
+        await house.store.cancel(ALICE, Selection(frozenset([job.id])))  # unheard
         assert (await reading).job.state is JobState.CANCELLED
 
 
@@ -165,7 +166,7 @@ async def test_positions_are_left_when_the_queue_is_away(house: House) -> None:
         await house.watches.refresh_positions()
         assert house.seen.names()[-1] == "trouble positions"
         house.queue.away = False
-        await house.jobs.cancel(ALICE, job.id)
+        await house.operations.cancel(ALICE, job.id)
         assert (await reading).job.state is JobState.CANCELLED
 
 
@@ -252,7 +253,7 @@ async def test_more_expired_leases_than_one_batch(
     assigned = [await worker.hears(Assign) for _ in jobs]
     house.workers.progress(worker.session, assigned[0].claim.attempt_id, 4)
     await house.settled()
-    await house.store.cancel(ALICE, jobs[0].id)
+    await house.store.cancel(ALICE, Selection(frozenset([jobs[0].id])))
     house.clock.move(2 * LEASE_S)
     await house.caretaker.expire()
     states = [house.store.rows[job.id].state for job in jobs]
@@ -283,7 +284,7 @@ async def test_the_queue_is_made_to_agree_with_the_database(
     await house.reconciler.reconcile()
     depth = await house.queue.depth()
     assert (depth.waiting, depth.running) == (4, 1)
-    await house.store.cancel(ALICE, jobs[4].id)
+    await house.store.cancel(ALICE, Selection(frozenset([jobs[4].id])))
     await house.reconciler.reconcile()
     assert (await house.queue.depth()).waiting == 3
     assert ("repaired removed", 1) in house.seen.seen
@@ -344,7 +345,9 @@ async def test_the_loops_do_their_work(house: House) -> None:
         reconcile(house.reconciler, house.seen, every_s=0.001, soon=house.reconcile_soon),
     )
     house.spawn("leases", watch_leases(house.caretaker, house.seen, every_s=0.001))
-    house.spawn("prune", prune(house.store, house.seen, kept_s=100))
+    house.spawn(
+        "prune", prune(house.store, house.store, house.seen, events_kept_s=100, jobs_kept_s=200)
+    )
     await house.until(lambda: house.store.rows[job.id].state is JobState.FAILED)
     await house.until(lambda: len(house.store.told) == 1)
 

@@ -11,6 +11,7 @@ from easel_kit.errors import Conflict, DependencyDown, Internal, Overloaded
 from easel_kit.ids import WorkerId, new_attempt_id, new_job_id
 from scheduler.domain.job import JobState
 from scheduler.domain.lease import Ended, Outcome
+from scheduler.domain.selection import Selection
 from scheduler.domain.stream import Acknowledged, Assign, Drain, Stop, Welcome
 from scheduler.service import session as session_module
 from tests.fakes.scheduler_house import ALICE, LEASE_S, House, model
@@ -83,7 +84,7 @@ async def test_a_stream_that_ends_during_its_claim_gives_it_back(house: House) -
 async def test_a_job_that_ended_before_its_claim_is_not_sent(house: House) -> None:
     gone, next_job = await house.submit(new_job_id(), new_job_id())
     house.queue.away = True
-    await house.jobs.cancel(ALICE, gone.id)  # the queue does not hear of it
+    await house.operations.cancel(ALICE, gone.id)  # the queue does not hear of it
     house.queue.away = False
     worker = await house.worker()
     worker.session.woken.set()
@@ -103,7 +104,7 @@ async def test_a_cancel_between_claim_and_record_stops_the_worker(house: House) 
     house.store.record = slow  # type: ignore[assignment, method-assign]
     worker.session.offer(1)
     assigned = await worker.hears(Assign)
-    ended = await house.jobs.cancel(ALICE, job.id)
+    ended = await house.operations.cancel(ALICE, job.id)
     assert ended.state is JobState.CANCELLED
     hold.set()
     assert (await worker.hears(Stop)).attempt_id == assigned.claim.attempt_id
@@ -136,7 +137,7 @@ async def test_a_heartbeat_takes_lost_leases_up_and_stops_what_was_superseded(
     await house.settled()
     house.queue.forget()
     await house.queue.join(worker.session.worker)
-    await house.store.cancel(ALICE, lost.job.id)
+    await house.store.cancel(ALICE, Selection(frozenset([lost.job.id])))
     await house.store.settle([Ended(lost.claim.attempt_id, Outcome.STOPPED).of(lost.claim, None)])
     await house.workers.heartbeat(worker.session)
     assert (await worker.hears(Stop)).attempt_id == lost.claim.attempt_id

@@ -25,6 +25,7 @@ class JobState(StrEnum):
 
 
 OPEN_STATES = frozenset({JobState.QUEUED, JobState.RUNNING})
+ENDED_STATES = frozenset(JobState) - OPEN_STATES
 
 
 @dataclass(frozen=True, slots=True)

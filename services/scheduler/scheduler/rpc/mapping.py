@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,7 +13,7 @@ from easel.common.v1 import generation_pb2, model_pb2
 from easel.scheduler.v1 import events_pb2, jobs_pb2
 from easel_kit import ids
 from easel_kit.errors import InvalidInput
-from easel_kit.ids import ModelKey, WorkerId
+from easel_kit.ids import JobId, ModelKey, WorkerId
 from scheduler.domain.job import (
     Cursor,
     Entitlements,
@@ -39,7 +40,6 @@ _MAX_COST_MS = 2**40
 _MAX_INT32 = 2**31 - 1
 _MAX_INT64 = 2**63 - 1
 _SIDE_STEP_PX = 8
-_PAGE_SIZE, _MAX_PAGE_SIZE = 20, 100
 _WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@:+-]{0,199}")
 
@@ -94,21 +94,46 @@ def model_key(value: str, field: str) -> ModelKey:
     return ModelKey(value)
 
 
-def submission(request: jobs_pb2.SubmitJobsRequest, traceparent: str) -> Submission:
-    """A submit, checked.
+def repeats(request: jobs_pb2.SubmitJobsRequest) -> dict[JobId, JobId]:
+    """For each new job that repeats another, by its id: which.
+
+    Raises:
+        InvalidInput: no id of a job.
+    """
+    return {
+        ids.job_id(job.job_id, f"jobs.{n}.job_id"): ids.job_id(job.retry_of, f"jobs.{n}.retry_of")
+        for n, job in enumerate(request.jobs)
+        if job.retry_of
+    }
+
+
+def submission(
+    request: jobs_pb2.SubmitJobsRequest, repeated: Mapping[JobId, Job], traceparent: str
+) -> Submission:
+    """A submit, checked; `repeated` by new id gives what a job does not say itself.
 
     Raises:
         InvalidInput: names the first field that is wrong.
     """
     return Submission(
         user_id=ids.user_id(request.user_id),
-        entitlements=_entitlements(request.entitlements),
-        jobs=tuple(_new_job(job, f"jobs.{n}") for n, job in enumerate(request.jobs)),
+        entitlements=entitlements(request.entitlements),
+        jobs=tuple(
+            _new_job(job, repeated.get(JobId(job.job_id)), f"jobs.{n}")
+            for n, job in enumerate(request.jobs)
+        ),
         traceparent=traceparent,
+        batch_id=ids.batch_id(request.batch_id) if request.batch_id else None,
+        prepend=request.prepend,
     )
 
 
-def _entitlements(wire: jobs_pb2.Entitlements) -> Entitlements:
+def entitlements(wire: jobs_pb2.Entitlements) -> Entitlements:
+    """Numbers of a plan.
+
+    Raises:
+        InvalidInput: names the first field that is wrong.
+    """
     field = "entitlements"
     return Entitlements(
         version=within(wire.version, 0, _MAX_INT64, f"{field}.version"),
@@ -120,11 +145,26 @@ def _entitlements(wire: jobs_pb2.Entitlements) -> Entitlements:
     )
 
 
-def _new_job(wire: jobs_pb2.JobSubmission, field: str) -> NewJob:
+def entitlements_to_wire(plan: Entitlements) -> jobs_pb2.Entitlements:
+    """Numbers of a plan."""
+    return jobs_pb2.Entitlements(
+        version=plan.version,
+        priority=plan.priority,
+        weight=plan.weight,
+        max_running=plan.max_running,
+        max_waiting=plan.max_waiting,
+        queue_time_s=plan.queue_time_s,
+    )
+
+
+def _new_job(wire: jobs_pb2.JobSubmission, repeated: Job | None, field: str) -> NewJob:
+    asked = None if repeated is None or wire.HasField("generation") else repeated.generation
+    cost_ms = wire.cost_ms or (repeated.cost_ms if repeated is not None else 0)
     return NewJob(
         id=ids.job_id(wire.job_id, f"{field}.job_id"),
-        generation=_generation(wire.generation, f"{field}.generation"),
-        cost_ms=within(wire.cost_ms, 1, _MAX_COST_MS, f"{field}.cost_ms"),
+        generation=asked or _generation(wire.generation, f"{field}.generation"),
+        cost_ms=within(cost_ms, 1, _MAX_COST_MS, f"{field}.cost_ms"),
+        retry_of=ids.job_id(wire.retry_of, f"{field}.retry_of") if wire.retry_of else None,
     )
 
 
@@ -151,38 +191,20 @@ def _generation(wire: generation_pb2.Generation, field: str) -> Generation:
     )
 
 
-def states(wire: list[jobs_pb2.JobState.ValueType]) -> list[JobState]:
-    """The states asked for; none means all.
+def state_from_wire(wire: jobs_pb2.JobState.ValueType, field: str) -> JobState:
+    """A state asked for.
 
     Raises:
-        InvalidInput: one that is not known.
+        InvalidInput: it is not known.
     """
-    try:
-        return [_FROM_WIRE[state] for state in wire]
-    except KeyError as error:
-        raise InvalidInput("states", "must be known states") from error
+    if wire not in _FROM_WIRE:
+        raise InvalidInput(field, "must be a known state")
+    return _FROM_WIRE[wire]
 
 
-def page_size(wire: int) -> int:
-    """Jobs a page; 0 means the usual.
-
-    Raises:
-        InvalidInput: out of bounds.
-    """
-    return within(wire or _PAGE_SIZE, 1, _MAX_PAGE_SIZE, "page_size")
-
-
-def page_before(token: str) -> int | None:
-    """Where a page begins.
-
-    Raises:
-        InvalidInput: the token is none of ours.
-    """
-    if not token:
-        return None
-    if not re.fullmatch(r"[0-9]{1,18}", token):
-        raise InvalidInput("page_token", "must come from the previous answer")
-    return int(token)
+def state_to_wire(state: JobState) -> jobs_pb2.JobState.ValueType:
+    """A state."""
+    return _STATES[state]
 
 
 def cursor(wire: events_pb2.Cursor) -> Cursor:
@@ -227,6 +249,8 @@ def job_to_wire(job: Job) -> jobs_pb2.Job:
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,
         warnings=job.warnings,
+        batch_id=job.batch_id or "",
+        retry_of=job.retry_of or "",
     )
 
 

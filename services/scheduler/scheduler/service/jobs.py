@@ -1,24 +1,21 @@
-"""What callers ask for: look, cancel, resolve, models, workers; `submits` has how jobs come in.
+"""What callers ask for: look, resolve, models, workers; `submits` has how jobs come in.
 
 The database decides; a queue that does not answer costs a job's position, never the call.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from easel_kit.errors import DependencyDown
-from easel_kit.ids import JobId, UserId, WorkerId
+from easel_kit.errors import Conflict, InvalidState, NotFound
+from easel_kit.ids import BatchId, JobId, UserId, WorkerId
 from scheduler.domain.job import Job, JobState, Resolution
-from scheduler.domain.lease import Settled
 from scheduler.domain.line import seen
+from scheduler.domain.selection import Filter, Mark, mark
 from scheduler.domain.worker import Model, WorkerStatus, merged_models
 from scheduler.ports import JobStore, Line, Observer, Registry
-
-# Of a caller's deadline of some seconds, what the queue may take.
-_QUEUE_WAIT_S = 1.0
+from scheduler.service.briefly import briefly
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ class Page:
     """Some jobs, newest first, and where the next page begins (None: there is none)."""
 
     jobs: list[Job]
-    before: int | None
+    before: Mark | None
 
 
 class Jobs:
@@ -46,59 +43,53 @@ class Jobs:
         self._observer = observer
         self._models: tuple[str, list[Model]] | None = None
 
+    async def repeated(
+        self, user_id: UserId, repeats: Mapping[JobId, JobId]
+    ) -> Mapping[JobId, Job]:
+        """The jobs that new ones repeat (`repeats`: by the new id), for what they ask for.
+
+        A new id that is known already stands for itself: its submit comes once more, and what it
+        repeated may be gone.
+
+        Raises:
+            NotFound: unknown, out of sight, or someone else's.
+            InvalidState: it waits or runs still.
+            Conflict: the new id is known to repeat another job, or none.
+        """
+        if not repeats:
+            return {}
+        found = await self._store.find(user_id, {*repeats, *repeats.values()})
+        return {new: _repeatable(new, old, found) for new, old in repeats.items()}
+
     async def _seen(self, jobs: list[Job]) -> list[Job]:
         waiting = [job.id for job in jobs if not job.state.ended]
-        if not waiting:
-            return jobs
-        try:
-            async with asyncio.timeout(_QUEUE_WAIT_S):
+        if waiting:
+            async with briefly("look", self._observer):
                 live = await self._line.live(waiting)
-        except (DependencyDown, TimeoutError) as error:
-            self._observer.trouble("look", error)
-            return jobs
-        return [seen(job, live.get(job.id)) for job in jobs]
+                return [seen(job, live.get(job.id)) for job in jobs]
+        return jobs
 
-    async def get(self, user_id: UserId, job_id: JobId) -> Job:
-        """One job of the user.
+    async def get(self, user_id: UserId, job_id: JobId, *, hidden: bool = False) -> Job:
+        """One job of the user; with `hidden` also one out of sight.
 
         Raises:
             NotFound: unknown, or someone else's.
         """
-        (job,) = await self._seen([await self._store.job(user_id, job_id)])
+        (job,) = await self._seen([await self._store.job(user_id, job_id, hidden=hidden)])
         return job
 
     async def page(
-        self, user_id: UserId, states: Collection[JobState], *, before: int | None, size: int
+        self, user_id: UserId, wanted: Filter, *, before: Mark | None, size: int
     ) -> Page:
-        """The user's jobs with a place below `before`, newest first."""
-        jobs = await self._store.jobs(user_id, states, before=before, limit=size + 1)
+        """The user's jobs that the filter admits, newest first, from below `before`."""
+        jobs = await self._store.page(user_id, wanted, before=before, limit=size + 1)
         more = len(jobs) > size
         shown = await self._seen(jobs[:size])
-        return Page(shown, shown[-1].place if more else None)
+        return Page(shown, mark(shown[-1]) if more else None)
 
-    async def cancel(self, user_id: UserId, job_id: JobId) -> Job:
-        """Ends a waiting job, asks the worker of a running one to stop; idempotent.
-
-        Raises:
-            NotFound: unknown, or someone else's.
-        """
-        job, ended = await self._store.cancel(user_id, job_id)
-        if ended:
-            self._observer.settled(
-                Settled(job.id, None, job.state, changed=True, traceparent=job.traceparent)
-            )
-        elif not job.state.ended:
-            self._observer.cancel_requested(job)
-        try:
-            async with asyncio.timeout(_QUEUE_WAIT_S):
-                if job.state.ended:
-                    await self._line.remove([job_id])
-                else:
-                    await self._line.stop(job_id)
-        except (DependencyDown, TimeoutError) as error:  # the reconciler does it
-            self._observer.trouble("cancel", error)
-        (job,) = await self._seen([job])
-        return job
+    async def counts(self, user_id: UserId, batch_ids: Collection[BatchId]) -> dict[JobState, int]:
+        """The user's jobs by state, or those of these batches; every state is there."""
+        return await self._store.counts(user_id, batch_ids)
 
     async def resolve(self, job_id: JobId) -> Resolution:
         """The job's state, or a tombstone for an unknown id: it can never be submitted then."""
@@ -123,3 +114,16 @@ class Jobs:
             NotFound: no such worker is connected.
         """
         await self._registry.drain(worker_id)
+
+
+def _repeatable(new: JobId, old: JobId, found: Mapping[JobId, Job]) -> Job:
+    known, repeated = found.get(new), found.get(old)
+    if known is not None:
+        if known.retry_of != old:
+            raise Conflict(f"job {new} was submitted with another request")
+        return known
+    if repeated is None or repeated.is_hidden:
+        raise NotFound("job", old)
+    if not repeated.state.ended:
+        raise InvalidState(f"job {old} is still {repeated.state}: only an ended job is repeated")
+    return repeated

@@ -119,7 +119,8 @@ class Watches:
         changed, progress, live = mailbox.changed, mailbox.progress, mailbox.live
         mailbox.changed, mailbox.progress, mailbox.live = False, None, None
         if changed or (progress is not None and job.state is not JobState.RUNNING):
-            new = await self._jobs.get(job.user_id, job.id)
+            # one that was taken out of sight meanwhile is watched to its end
+            new = await self._jobs.get(job.user_id, job.id, hidden=True)
         elif live is not None and not live.running and job.state is JobState.QUEUED:
             new = replace(job, position=live.position, eta_s=live.eta_s)
         else:

@@ -30,8 +30,6 @@ BURIAL_LOCK = 0x6561_7365_6C01
 _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 # An id that another transaction commits meanwhile is known at the second look.
 _LOOKS = 2
-# Where a refused user's open jobs are looked for: bounds the work of a refusal.
-_LATEST = 200
 
 _PLAN = ("version", "priority", "weight", "max_running", "max_waiting", "queue_time_s")
 _NEWER = ", ".join(
@@ -243,14 +241,11 @@ async def _explain(db: Connection, refused: Sequence[tuple[UserId, RateLimited]]
     rows = await db.fetch(
         """
         SELECT asked.id, (
-            SELECT min(cost_ms) FROM (
-                SELECT cost_ms, finished_at FROM jobs WHERE user_id = asked.id
-                ORDER BY place DESC LIMIT $2) AS latest
-            WHERE finished_at IS NULL) AS soonest_ms
+            SELECT min(cost_ms) FROM jobs WHERE user_id = asked.id AND finished_at IS NULL
+        ) AS soonest_ms
         FROM (SELECT DISTINCT unnest($1::text[]) AS id) AS asked
         """,
         [user_id for user_id, _ in refused],
-        _LATEST,
     )
     soonest_ms = {row["id"]: row["soonest_ms"] or 0 for row in rows}
     for user_id, error in refused:

@@ -102,8 +102,8 @@ class JobSubmission(_message.Message):
     cost_ms: _builtins.int
     """Estimated work in reference GPU-milliseconds, at least 1."""
     retry_of: _builtins.str
-    """An ended job of the user that this one repeats, or empty; its generation is taken over where
-    none is given here.
+    """An ended job of the user that this one repeats, or empty; its generation and its cost are taken
+    over where none are given here. NOT_FOUND when it is unknown or out of sight.
     """
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation: ...
@@ -134,7 +134,7 @@ class SubmitJobsRequest(_message.Message):
     PREPEND_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     batch_id: _builtins.str
-    """Names the jobs of this submit as one batch: up to 64 characters, or empty."""
+    """Names the jobs of this submit as (part of) one batch: up to 64 letters, digits or ._:-, or empty."""
     prepend: _builtins.bool
     """Before all other waiting jobs of the user."""
     @_builtins.property
@@ -409,11 +409,11 @@ class ListJobsRequest(_message.Message):
 
     @_builtins.property
     def batch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only jobs of these batches; empty: of all and none."""
+        """Only jobs of these batches, 100 at most; empty: of all and none."""
 
     @_builtins.property
     def model_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only jobs of these models; empty: all."""
+        """Only jobs of these models, 100 at most; empty: all."""
 
     @_builtins.property
     def queued_from(self) -> _timestamp_pb2.Timestamp:
@@ -520,7 +520,7 @@ class CancelJobsRequest(_message.Message):
     """Leaves running jobs alone."""
     @_builtins.property
     def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Jobs by id and by batch; both empty: all of the user's open jobs."""
+        """Jobs by id (1000 at most) and by batch (100 at most); both empty: all of the user's open jobs."""
 
     @_builtins.property
     def batch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -546,6 +546,9 @@ class CancelJobsResponse(_message.Message):
 
     CANCELLED_JOB_IDS_FIELD_NUMBER: _builtins.int
     STOPPING_JOB_IDS_FIELD_NUMBER: _builtins.int
+    RUNNING_JOB_IDS_FIELD_NUMBER: _builtins.int
+    ENDED_JOB_IDS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_JOB_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def cancelled_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Waiting jobs that this call ended."""
@@ -554,15 +557,30 @@ class CancelJobsResponse(_message.Message):
     def stopping_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Running jobs whose workers were asked to stop."""
 
+    @_builtins.property
+    def running_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Running jobs that waiting_only left alone."""
+
+    @_builtins.property
+    def ended_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Named jobs that had ended before."""
+
+    @_builtins.property
+    def unknown_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Named jobs that are not there: unknown, out of sight, or someone else's."""
+
     def __init__(
         self,
         *,
         cancelled_job_ids: _abc.Iterable[_builtins.str] | None = ...,
         stopping_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        running_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        ended_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        unknown_job_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_job_ids", b"cancelled_job_ids", "stopping_job_ids", b"stopping_job_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_job_ids", b"cancelled_job_ids", "ended_job_ids", b"ended_job_ids", "running_job_ids", b"running_job_ids", "stopping_job_ids", b"stopping_job_ids", "unknown_job_ids", b"unknown_job_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -577,7 +595,7 @@ class PrependJobsRequest(_message.Message):
     user_id: _builtins.str
     @_builtins.property
     def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At least one; those that do not wait stay as they are."""
+        """1 to 1000; those that do not wait, or are not there, stay as they are."""
 
     def __init__(
         self,
@@ -599,7 +617,9 @@ class PrependJobsResponse(_message.Message):
 
     MOVED_JOB_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def moved_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def moved_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In their new order."""
+
     def __init__(
         self,
         *,
@@ -627,7 +647,7 @@ class PruneJobsRequest(_message.Message):
 
     @_builtins.property
     def batch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only jobs of these batches; empty: of all and none."""
+        """Only jobs of these batches, 100 at most; empty: of all and none."""
 
     def __init__(
         self,
@@ -715,7 +735,7 @@ class CountJobsRequest(_message.Message):
     user_id: _builtins.str
     @_builtins.property
     def batch_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only jobs of these batches; empty: of all and none."""
+        """Only jobs of these batches, 100 at most; empty: of all and none."""
 
     def __init__(
         self,

@@ -122,23 +122,24 @@ class JobServiceServicer:
     """
 
     def SubmitJobs(self, request, context):
-        """Accepts all jobs of the request or none. Idempotent by job id: the same id of the same user
-        answers with the job as it stands. Over running + waiting: RESOURCE_EXHAUSTED with RetryInfo.
-        An id that ResolveJob has buried: FAILED_PRECONDITION.
+        """Accepts all jobs of the request (500 at most, unless set otherwise) or none. Idempotent by job
+        id: the same id of the same user answers with the job as it stands. Over running + waiting:
+        RESOURCE_EXHAUSTED with RetryInfo, and limit, current and requested count in the ErrorInfo. An
+        id that ResolveJob has buried, or a retry of a job that is still open: FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """One job of the user; someone else's id is NOT_FOUND.
+        """One job of the user; someone else's id is NOT_FOUND, and so is one that is out of sight.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """The user's jobs, newest first.
+        """The user's jobs in sight, newest first. Jobs accepted while one pages appear on no later page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,35 +154,38 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJobs(self, request, context):
-        """Cancels many of the user's jobs at once, as CancelJob does one. Idempotent.
+        """Cancels many of the user's jobs at once, as CancelJob does one: those that wait end in one
+        transaction. Idempotent: what had ended before is answered as such.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PrependJobs(self, request, context):
-        """Moves waiting jobs of the user before all others of the user, in the order named.
+        """Moves waiting jobs of the user before all others of the user, in the order named. Said again
+        it moves them again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PruneJobs(self, request, context):
-        """Takes ended jobs out of the user's sight; results, events and bills stay as they are.
+        """Takes ended jobs out of the user's sight: no list, count or GetJob shows them any more.
+        Results, events and bills stay as they are, ResolveJob goes on answering. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClearJobs(self, request, context):
-        """Cancels all open jobs of the user and takes every job out of sight.
+        """Cancels all open jobs of the user and takes every job out of sight. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountJobs(self, request, context):
-        """How many of the user's jobs are in each state.
+        """How many of the user's jobs in sight are in each state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,22 +199,25 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveJob(self, request, context):
-        """The job's state, or a tombstone for an unknown id, so that a later submit of it is refused.
+        """The job's state, or a tombstone for an unknown id, so that a later submit of it is refused. Jobs
+        are removed, and tombstones with them, after a time (90 days unless set otherwise) that is far
+        beyond what a hold or a reader of events can need: until then the answer is the job's own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetEntitlements(self, request, context):
-        """The user's plan has changed: waiting jobs move to its tier, its limits hold from now on. An older
-        version than the one known changes nothing.
+        """The user's plan has changed: waiting jobs move to its tier, its limits hold from now on; the
+        queue time that a job was accepted with stays. An older version than the one known changes
+        nothing. A user without jobs is remembered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetQueue(self, request, context):
-        """The line as a whole, for operators.
+        """The line of this scheduler's lane as a whole, for operators; at most a second old.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,38 +19,49 @@ class JobServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SubmitJobsRequest, _jobs_pb2.SubmitJobsResponse]
-    """Accepts all jobs of the request or none. Idempotent by job id: the same id of the same user
-    answers with the job as it stands. Over running + waiting: RESOURCE_EXHAUSTED with RetryInfo.
-    An id that ResolveJob has buried: FAILED_PRECONDITION.
+    """Accepts all jobs of the request (500 at most, unless set otherwise) or none. Idempotent by job
+    id: the same id of the same user answers with the job as it stands. Over running + waiting:
+    RESOURCE_EXHAUSTED with RetryInfo, and limit, current and requested count in the ErrorInfo. An
+    id that ResolveJob has buried, or a retry of a job that is still open: FAILED_PRECONDITION.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
-    """One job of the user; someone else's id is NOT_FOUND."""
+    """One job of the user; someone else's id is NOT_FOUND, and so is one that is out of sight."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
-    """The user's jobs, newest first."""
+    """The user's jobs in sight, newest first. Jobs accepted while one pages appear on no later page."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Ends a waiting job at once, asks the worker of a running one to stop at its next step.
     Idempotent; a job that has ended is answered as it is.
     """
     CancelJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobsRequest, _jobs_pb2.CancelJobsResponse]
-    """Cancels many of the user's jobs at once, as CancelJob does one. Idempotent."""
+    """Cancels many of the user's jobs at once, as CancelJob does one: those that wait end in one
+    transaction. Idempotent: what had ended before is answered as such.
+    """
     PrependJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PrependJobsRequest, _jobs_pb2.PrependJobsResponse]
-    """Moves waiting jobs of the user before all others of the user, in the order named."""
+    """Moves waiting jobs of the user before all others of the user, in the order named. Said again
+    it moves them again.
+    """
     PruneJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PruneJobsRequest, _jobs_pb2.PruneJobsResponse]
-    """Takes ended jobs out of the user's sight; results, events and bills stay as they are."""
+    """Takes ended jobs out of the user's sight: no list, count or GetJob shows them any more.
+    Results, events and bills stay as they are, ResolveJob goes on answering. Idempotent.
+    """
     ClearJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ClearJobsRequest, _jobs_pb2.ClearJobsResponse]
-    """Cancels all open jobs of the user and takes every job out of sight."""
+    """Cancels all open jobs of the user and takes every job out of sight. Idempotent."""
     CountJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CountJobsRequest, _jobs_pb2.CountJobsResponse]
-    """How many of the user's jobs are in each state."""
+    """How many of the user's jobs in sight are in each state."""
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """The job now, then each change: position, progress, previews. Ends after the job's end."""
     ResolveJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResolveJobRequest, _jobs_pb2.ResolveJobResponse]
-    """The job's state, or a tombstone for an unknown id, so that a later submit of it is refused."""
+    """The job's state, or a tombstone for an unknown id, so that a later submit of it is refused. Jobs
+    are removed, and tombstones with them, after a time (90 days unless set otherwise) that is far
+    beyond what a hold or a reader of events can need: until then the answer is the job's own.
+    """
     SetEntitlements: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SetEntitlementsRequest, _jobs_pb2.SetEntitlementsResponse]
-    """The user's plan has changed: waiting jobs move to its tier, its limits hold from now on. An older
-    version than the one known changes nothing.
+    """The user's plan has changed: waiting jobs move to its tier, its limits hold from now on; the
+    queue time that a job was accepted with stays. An older version than the one known changes
+    nothing. A user without jobs is remembered.
     """
     GetQueue: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetQueueRequest, _jobs_pb2.GetQueueResponse]
-    """The line as a whole, for operators."""
+    """The line of this scheduler's lane as a whole, for operators; at most a second old."""
     ListModels: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListModelsRequest, _jobs_pb2.ListModelsResponse]
     """Models that connected workers report, one row per key."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListWorkersRequest, _jobs_pb2.ListWorkersResponse]
@@ -70,9 +81,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.SubmitJobsRequest,
         context: _aio.ServicerContext[_jobs_pb2.SubmitJobsRequest, _abc.Awaitable[_jobs_pb2.SubmitJobsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.SubmitJobsResponse]:
-        """Accepts all jobs of the request or none. Idempotent by job id: the same id of the same user
-        answers with the job as it stands. Over running + waiting: RESOURCE_EXHAUSTED with RetryInfo.
-        An id that ResolveJob has buried: FAILED_PRECONDITION.
+        """Accepts all jobs of the request (500 at most, unless set otherwise) or none. Idempotent by job
+        id: the same id of the same user answers with the job as it stands. Over running + waiting:
+        RESOURCE_EXHAUSTED with RetryInfo, and limit, current and requested count in the ErrorInfo. An
+        id that ResolveJob has buried, or a retry of a job that is still open: FAILED_PRECONDITION.
         """
 
     @_abc_1.abstractmethod
@@ -81,7 +93,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.GetJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.GetJobRequest, _abc.Awaitable[_jobs_pb2.GetJobResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.GetJobResponse]:
-        """One job of the user; someone else's id is NOT_FOUND."""
+        """One job of the user; someone else's id is NOT_FOUND, and so is one that is out of sight."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -89,7 +101,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobsRequest,
         context: _aio.ServicerContext[_jobs_pb2.ListJobsRequest, _abc.Awaitable[_jobs_pb2.ListJobsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.ListJobsResponse]:
-        """The user's jobs, newest first."""
+        """The user's jobs in sight, newest first. Jobs accepted while one pages appear on no later page."""
 
     @_abc_1.abstractmethod
     def CancelJob(
@@ -107,7 +119,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CancelJobsRequest,
         context: _aio.ServicerContext[_jobs_pb2.CancelJobsRequest, _abc.Awaitable[_jobs_pb2.CancelJobsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.CancelJobsResponse]:
-        """Cancels many of the user's jobs at once, as CancelJob does one. Idempotent."""
+        """Cancels many of the user's jobs at once, as CancelJob does one: those that wait end in one
+        transaction. Idempotent: what had ended before is answered as such.
+        """
 
     @_abc_1.abstractmethod
     def PrependJobs(
@@ -115,7 +129,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.PrependJobsRequest,
         context: _aio.ServicerContext[_jobs_pb2.PrependJobsRequest, _abc.Awaitable[_jobs_pb2.PrependJobsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.PrependJobsResponse]:
-        """Moves waiting jobs of the user before all others of the user, in the order named."""
+        """Moves waiting jobs of the user before all others of the user, in the order named. Said again
+        it moves them again.
+        """
 
     @_abc_1.abstractmethod
     def PruneJobs(
@@ -123,7 +139,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.PruneJobsRequest,
         context: _aio.ServicerContext[_jobs_pb2.PruneJobsRequest, _abc.Awaitable[_jobs_pb2.PruneJobsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.PruneJobsResponse]:
-        """Takes ended jobs out of the user's sight; results, events and bills stay as they are."""
+        """Takes ended jobs out of the user's sight: no list, count or GetJob shows them any more.
+        Results, events and bills stay as they are, ResolveJob goes on answering. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def ClearJobs(
@@ -131,7 +149,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ClearJobsRequest,
         context: _aio.ServicerContext[_jobs_pb2.ClearJobsRequest, _abc.Awaitable[_jobs_pb2.ClearJobsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.ClearJobsResponse]:
-        """Cancels all open jobs of the user and takes every job out of sight."""
+        """Cancels all open jobs of the user and takes every job out of sight. Idempotent."""
 
     @_abc_1.abstractmethod
     def CountJobs(
@@ -139,7 +157,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CountJobsRequest,
         context: _aio.ServicerContext[_jobs_pb2.CountJobsRequest, _abc.Awaitable[_jobs_pb2.CountJobsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.CountJobsResponse]:
-        """How many of the user's jobs are in each state."""
+        """How many of the user's jobs in sight are in each state."""
 
     @_abc_1.abstractmethod
     def WatchJob(
@@ -155,7 +173,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ResolveJobRequest,
         context: _aio.ServicerContext[_jobs_pb2.ResolveJobRequest, _abc.Awaitable[_jobs_pb2.ResolveJobResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.ResolveJobResponse]:
-        """The job's state, or a tombstone for an unknown id, so that a later submit of it is refused."""
+        """The job's state, or a tombstone for an unknown id, so that a later submit of it is refused. Jobs
+        are removed, and tombstones with them, after a time (90 days unless set otherwise) that is far
+        beyond what a hold or a reader of events can need: until then the answer is the job's own.
+        """
 
     @_abc_1.abstractmethod
     def SetEntitlements(
@@ -163,8 +184,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.SetEntitlementsRequest,
         context: _aio.ServicerContext[_jobs_pb2.SetEntitlementsRequest, _abc.Awaitable[_jobs_pb2.SetEntitlementsResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.SetEntitlementsResponse]:
-        """The user's plan has changed: waiting jobs move to its tier, its limits hold from now on. An older
-        version than the one known changes nothing.
+        """The user's plan has changed: waiting jobs move to its tier, its limits hold from now on; the
+        queue time that a job was accepted with stays. An older version than the one known changes
+        nothing. A user without jobs is remembered.
         """
 
     @_abc_1.abstractmethod
@@ -173,7 +195,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.GetQueueRequest,
         context: _aio.ServicerContext[_jobs_pb2.GetQueueRequest, _abc.Awaitable[_jobs_pb2.GetQueueResponse]],
     ) -> _abc.Awaitable[_jobs_pb2.GetQueueResponse]:
-        """The line as a whole, for operators."""
+        """The line of this scheduler's lane as a whole, for operators; at most a second old."""
 
     @_abc_1.abstractmethod
     def ListModels(
