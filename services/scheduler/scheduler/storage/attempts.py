@@ -83,8 +83,6 @@ class PostgresAttempts:
         """See `ports.AttemptStore`."""
         async with transaction(self._pool) as db:
             jobs = await _lock_jobs(db, {report.claim.job_id for report in reports})
-            known = [report.claim for report in reports if report.claim.job_id in jobs]
-            await _insert_attempts(db, known)
             work = Settlement(
                 jobs.values(), await _attempts(db, jobs), self._max_attempts, self._retry
             )

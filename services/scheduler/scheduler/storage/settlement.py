@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,15 +17,14 @@ from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import JobError, JobState
 from scheduler.domain.lease import COUNTED, Outcome, Report, Settled, Standing, Verdict, judge
 from scheduler.storage.codec import images_to_json
-from scheduler.storage.events import write_events
 
 
 @dataclass(slots=True)
 class _Attempt:
     number: int
-    outcome: Outcome | None
-    counted: bool
-    won: bool
+    outcome: Outcome | None = None
+    counted: bool = False
+    won: bool = False
 
 
 @dataclass(slots=True)
@@ -104,13 +104,24 @@ class Settlement:
         """Jobs that a report has ended, in order."""
         return [job for job in self.changed.values() if job.state.ended]
 
+    @property
+    def superseded(self) -> list[AttemptId]:
+        """Attempts that run although another one has ended their job."""
+        return [
+            attempt_id
+            for job in self.ended
+            for attempt_id, attempt in job.tries.items()
+            if attempt.outcome is None
+        ]
+
     def take(self, report: Report) -> Settled:
         """Judges one report."""
         claim = report.claim
         job = self._jobs.get(claim.job_id)
         if job is None:
             return Settled(claim.job_id, claim, None, changed=False, accepted=False)
-        attempt = job.tries[claim.attempt_id]
+        # a report may come before the record of its claim
+        attempt = job.tries.setdefault(claim.attempt_id, _Attempt(claim.number))
         verdict = judge(job.standing(claim.attempt_id), report, max_attempts=self._max_attempts)
         same_again = attempt.won or attempt.outcome is report.outcome is not Outcome.SUCCEEDED
         # an attempt that was given up and succeeds all the same was not in vain
@@ -160,23 +171,91 @@ class Settlement:
         return job.now + timedelta(seconds=self._retry.delay_s(job.failures, luck))
 
 
-async def write_settlement(db: Connection, work: Settlement) -> None:
-    """Writes what was decided: attempts, jobs, results, events, counts, in this order."""
-    await _write_attempts(db, work)
-    jobs = list(work.changed.values())
-    await db.execute(
-        """
+# Users come last, by id: jobs are locked already.
+_WRITE = """
+    WITH tried AS (
+        INSERT INTO attempts (id, job_id, number, worker_id, claimed_at, outcome, counted,
+            steps_done, error_code, error_message, ended_at)
+        SELECT *, now() FROM unnest($1::text[], $2::text[], $3::int[], $4::text[],
+            $5::timestamptz[], $6::text[], $7::bool[], $8::int[], $9::text[], $10::text[])
+        ON CONFLICT (id) DO UPDATE SET ended_at = now(), outcome = excluded.outcome,
+            counted = excluded.counted, steps_done = excluded.steps_done,
+            error_code = excluded.error_code, error_message = excluded.error_message
+    ), changed AS (
         UPDATE jobs SET state = new.state, attempts = new.number, attempt_id = new.attempt_id,
             claimed_at = new.claimed_at, first_step_at = new.first_step_at,
             steps_done = new.steps_done, error_code = new.error_code,
             error_message = new.error_message, not_before = new.not_before,
             finished_at = CASE WHEN new.ended THEN now() END
-        FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::timestamptz[],
-            $6::timestamptz[], $7::int[], $8::text[], $9::text[], $10::timestamptz[], $11::bool[])
+        FROM unnest($11::text[], $12::text[], $13::int[], $14::text[], $15::timestamptz[],
+                $16::timestamptz[], $17::int[], $18::text[], $19::text[], $20::timestamptz[],
+                $21::bool[]) WITH ORDINALITY
             AS new (id, state, number, attempt_id, claimed_at, first_step_at, steps_done,
-                error_code, error_message, not_before, ended)
+                error_code, error_message, not_before, ended, n)
         WHERE jobs.id = new.id
-        """,
+        RETURNING jobs.*, new.n
+    ), won AS (
+        INSERT INTO results (job_id, attempt_id, images, warnings)
+        SELECT job_id, attempt_id, images::jsonb, warnings::jsonb
+        FROM unnest($22::text[], $23::text[], $24::text[], $25::text[])
+            AS won (job_id, attempt_id, images, warnings)
+        RETURNING job_id, images
+    ), told AS (
+        INSERT INTO events (generation, type, job_id, user_id, occurred_at, steps_done, steps,
+            images, error_code, error_message, traceparent)
+        SELECT feed.generation, state, id, user_id, finished_at, steps_done,
+            (changed.generation ->> 'steps')::int * (changed.generation ->> 'image_count')::int,
+            coalesce(won.images, '[]'), error_code, error_message, traceparent
+        FROM feed, changed LEFT JOIN won ON won.job_id = changed.id
+        WHERE finished_at IS NOT NULL ORDER BY n
+    ), closed AS (
+        SELECT open_jobs.user_id, ended.count FROM open_jobs JOIN unnest($26::text[], $27::int[])
+            AS ended (user_id, count) USING (user_id)
+        ORDER BY open_jobs.user_id FOR UPDATE OF open_jobs
+    )
+    UPDATE open_jobs SET open = open - closed.count
+    FROM closed WHERE closed.user_id = open_jobs.user_id
+"""
+
+
+async def write_settlement(db: Connection, work: Settlement) -> None:
+    """Writes what was decided: attempts, jobs, results, events and the users' counts."""
+    jobs = list(work.changed.values())
+    closed = Counter(job.user_id for job in work.ended)
+    await db.execute(
+        _WRITE,
+        *_attempt_columns(list(work.reports.values())),
+        *_job_columns(jobs),
+        *_result_columns(work.won),
+        list(closed),
+        list(closed.values()),
+    )
+    if others := work.superseded:
+        await db.execute(
+            "UPDATE attempts SET ended_at = now(), outcome = 'superseded' WHERE id = ANY($1)",
+            others,
+        )
+
+
+def _attempt_columns(reports: Sequence[tuple[Report, bool]]) -> tuple[list[object], ...]:
+    claims = [report.claim for report, _ in reports]
+    errors = [report.error for report, _ in reports]
+    return (
+        [claim.attempt_id for claim in claims],
+        [claim.job_id for claim in claims],
+        [claim.number for claim in claims],
+        [claim.worker_id for claim in claims],
+        [claim.claimed_at for claim in claims],
+        [report.outcome for report, _ in reports],
+        [counted for _, counted in reports],
+        [report.steps_done for report, _ in reports],
+        [error.code if error else None for error in errors],
+        [error.message if error else None for error in errors],
+    )
+
+
+def _job_columns(jobs: Sequence[_Job]) -> tuple[list[object], ...]:
+    return (
         [job.id for job in jobs],
         [job.state for job in jobs],
         [job.number for job in jobs],
@@ -189,47 +268,14 @@ async def write_settlement(db: Connection, work: Settlement) -> None:
         [job.not_before for job in jobs],
         [job.state.ended for job in jobs],
     )
-    if work.won:
-        await db.execute(
-            """
-            INSERT INTO results (job_id, attempt_id, images, warnings)
-            SELECT job_id, attempt_id, images::jsonb, warnings::jsonb
-            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-                AS won (job_id, attempt_id, images, warnings)
-            """,
-            [report.claim.job_id for report in work.won],
-            [report.claim.attempt_id for report in work.won],
-            [json.dumps(images_to_json(report.images)) for report in work.won],
-            [json.dumps(report.warnings) for report in work.won],
-        )
-    ended = work.ended
-    if ended:
-        await write_events(db, [job.id for job in ended])
-        await close_jobs(db, [job.user_id for job in ended])
 
 
-async def _write_attempts(db: Connection, work: Settlement) -> None:
-    reports = [report for report, _ in work.reports.values()]
-    await db.execute(
-        """
-        UPDATE attempts SET ended_at = now(), outcome = new.outcome, counted = new.counted,
-            steps_done = new.steps_done, error_code = new.error_code,
-            error_message = new.error_message
-        FROM unnest($1::text[], $2::text[], $3::bool[], $4::int[], $5::text[], $6::text[])
-            AS new (id, outcome, counted, steps_done, error_code, error_message)
-        WHERE attempts.id = new.id
-        """,
-        [report.claim.attempt_id for report in reports],
-        [report.outcome for report in reports],
-        [counted for _, counted in work.reports.values()],
-        [report.steps_done for report in reports],
-        [report.error.code if report.error else None for report in reports],
-        [report.error.message if report.error else None for report in reports],
-    )
-    await db.execute(
-        "UPDATE attempts SET ended_at = now(), outcome = 'superseded' "
-        "WHERE job_id = ANY($1) AND ended_at IS NULL",
-        [job.id for job in work.ended],
+def _result_columns(won: Sequence[Report]) -> tuple[list[object], ...]:
+    return (
+        [report.claim.job_id for report in won],
+        [report.claim.attempt_id for report in won],
+        [json.dumps(images_to_json(report.images)) for report in won],
+        [json.dumps(report.warnings) for report in won],
     )
 
 
