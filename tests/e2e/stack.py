@@ -128,12 +128,7 @@ class User:
         return dict(answer.json())
 
     def try_submit(self, prompt: str, **more: object) -> httpx.Response:
-        return httpx.post(
-            f"{self._url}/v1/generations",
-            json={"prompt": prompt, **more},
-            headers=self._headers,
-            timeout=_ANSWER_S,
-        )
+        return self.post("/v1/generations", {"prompt": prompt, **more})
 
     def get(
         self, path: str, *, params: dict[str, str | int] | None = None, follow: bool = False
@@ -146,6 +141,12 @@ class User:
             timeout=_ANSWER_S,
         )
 
+    def post(self, path: str, body: object) -> httpx.Response:
+        return httpx.post(f"{self._url}{path}", json=body, headers=self._headers, timeout=_ANSWER_S)
+
+    def delete(self, path: str) -> httpx.Response:
+        return httpx.delete(f"{self._url}{path}", headers=self._headers, timeout=_ANSWER_S)
+
     def job(self, job_id: str) -> dict[str, Any]:
         answer = self.get(f"/v1/generations/{job_id}")
         assert answer.status_code == 200, answer.text
@@ -155,9 +156,7 @@ class User:
         return list(self.get("/v1/generations", params={"limit": 100}).json()["items"])
 
     def cancel(self, job_id: str) -> httpx.Response:
-        return httpx.delete(
-            f"{self._url}/v1/generations/{job_id}", headers=self._headers, timeout=_ANSWER_S
-        )
+        return self.delete(f"/v1/generations/{job_id}")
 
     def wait(self, job_id: str, *, within_s: float = 50.0) -> dict[str, Any]:
         """The job once it has ended; doors that are shut meanwhile are knocked at again."""
