@@ -38,6 +38,11 @@ def _plain_logs() -> Iterator[None]:
         logging.getLogger().handlers = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Sizes of tests that can be larger than in every run."""
+    parser.addoption("--flush-jobs", type=int, default=600, help="open jobs while Redis is emptied")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Be ready to host Postgres, unless this is a worker of pytest-xdist."""
     if not hasattr(config, "workerinput"):

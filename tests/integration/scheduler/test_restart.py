@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -15,8 +11,8 @@ import pytest
 
 from easel.scheduler.v1 import jobs_pb2
 from easel_kit.ids import new_job_id
-from easel_local.ports import free_port
 from easel_local.redis import Redis as RedisServer
+from tests.fakes.scheduler_process import scheduler_process
 from tests.fakes.scheduler_stack import (
     BOB,
     SchedulerStack,
@@ -187,48 +183,24 @@ async def test_work_goes_on_while_redis_is_away(scheduler_url: str, own_redis: R
         assert (await stack.get(second.id)).attempts == 1
 
 
-@asynccontextmanager
-async def _process(stack: SchedulerStack, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    env = {
-        **os.environ,  # noqa: TID251 (for the child)
-        "SCHEDULER_DATABASE_URL": stack.database_url,
-        "SCHEDULER_REDIS_URL": stack.redis_url,
-        "SCHEDULER_LISTEN": f"127.0.0.1:{port}",
-        "SCHEDULER_GRACE_S": "1",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "scheduler", env=env, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(20):
-            while b"service.ready" not in await process.stdout.readline():
-                pass
-        stack.port = port
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def test_kill_9_in_the_middle_of_a_job_ends_it_once(idle_stack: SchedulerStack) -> None:
-    stack, port = idle_stack, free_port()
+async def test_kill_9_in_the_middle_of_a_job_ends_it_once(
+    idle_stack: SchedulerStack, tmp_path: Path
+) -> None:
+    stack = idle_stack
     database = await asyncpg.connect(
         stack.database_url, server_settings={"search_path": "scheduler"}
     )
-    async with _process(stack, port) as process, stack.dialled(), stack.worker() as worker:
+    async with scheduler_process(stack, tmp_path) as replica, stack.worker() as worker:
         job_id = new_job_id()
         await stack.submit(submission(job_id))
         assigned = await worker.is_assigned()
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
-    async with _process(stack, port) as process:
-        async with stack.dialled(), stack.worker(held=(assigned.attempt_id,)) as back:
+        await replica.kill()
+    async with scheduler_process(stack, tmp_path) as replica:
+        async with stack.worker(held=(assigned.attempt_id,)) as back:
             assert list(back.welcome.kept_attempt_ids) == [assigned.attempt_id]
             assert (await back.finishes(assigned)).accepted
-        process.terminate()
-        assert await within(process.wait()) == 0
+        replica.process.terminate()
+        assert await within(replica.process.wait()) == 0
     assert await database.fetchval("SELECT count(*) FROM events WHERE type = 'succeeded'") == 1
     assert await database.fetchval("SELECT open FROM open_jobs") == 0
     await database.close()
