@@ -23,7 +23,7 @@ from scheduler.storage.queue import RedisLine
 from scheduler.storage.scripts import Scripts
 from tests.fakes.scheduler import open_lane
 from tests.fakes.scheduler_jobs import MovableClock
-from tests.fakes.scheduler_queue import MemoryQueue
+from tests.fakes.scheduler_queue import PARKING, MemoryQueue
 
 ALICE, BOB = UserId("alice"), UserId("bob")
 M = ModelKey("m")
@@ -117,7 +117,7 @@ async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Queue]:
         scripts = Scripts(redis, "default")
         await open_lane(redis, scripts)
         line = RedisLine(redis, scripts, lease_ttl_s=LEASE_S)
-        leases = RedisLeases(redis, scripts, lease_ttl_s=LEASE_S)
+        leases = RedisLeases(redis, scripts, lease_ttl_s=LEASE_S, parking=PARKING)
         yield Queue(line, leases, line, leases, None)
 
 

@@ -124,6 +124,14 @@ class RecordingObserver:
         """See `ports.Observer`."""
         self.seen.append(("cancel_requested", job.id))
 
+    def parked(self, claim: Claim) -> None:
+        """See `ports.Observer`."""
+        self.seen.append(("parked", claim))
+
+    def resumed(self, claim: Claim) -> None:
+        """See `ports.Observer`."""
+        self.seen.append(("resumed", claim))
+
     def worker_joined(self, worker: Worker, *, kept: int) -> None:
         """See `ports.Observer`."""
         self.seen.append(("worker_joined", (worker.id, kept)))

@@ -18,8 +18,9 @@ from scheduler.domain.lease import (
     Claim,
 )
 from scheduler.domain.line import Admission, Depth, Live, Progress
+from scheduler.domain.parking import Parking, Seat, Seats, SeatState
 from scheduler.domain.policy import FairQueue, Share, Waiting
-from scheduler.domain.stream import Control, Drain, Stop
+from scheduler.domain.stream import Control, Drain, Park, Resume, Stop
 from scheduler.domain.survey import Survey
 from scheduler.domain.worker import Worker, WorkerStatus
 from scheduler.ports import SignalHandler
@@ -66,6 +67,9 @@ def _done(progress: Progress | None) -> float:
     return progress.step / progress.steps if progress else 0.0
 
 
+PARKING = Parking(max_s=60, max_times=2)
+
+
 class MemoryQueue:
     """`Line`, `Leases`, `Upkeep`, `Registry` and `Epoch` over the plain-Python policy.
 
@@ -93,6 +97,7 @@ class MemoryQueue:
         self._workers: dict[WorkerId, Worker] = {}
         self._told_to_drain: set[WorkerId] = set()
         self._pace = Pace()
+        self._seats = Seats(self._policy, PARKING)
 
     def lose(self) -> None:
         """Loses everything, and is closed, as a flushed Redis."""
@@ -119,6 +124,28 @@ class MemoryQueue:
     def _tell(self, claim: Claim, message: Control) -> None:
         self.handler.on_control(claim.worker_id, message)
 
+    def _now_ms(self) -> int:
+        return int(self._clock.now().timestamp() * 1000)
+
+    def _lend(self, entry: _Entry, claim: Claim, *, restored: bool = False) -> None:
+        if entry.claim is not None and entry.claim.worker_id != claim.worker_id:
+            self._seats.end(entry.claim.attempt_id)
+        entry.claim, entry.number = claim, claim.number
+        entry.deadline, entry.restored = self._deadline(), restored
+        self._seats.host(claim.worker_id).seats.setdefault(
+            claim.attempt_id,
+            Seat(
+                claim.attempt_id,
+                claim.job_id,
+                self._policy.priority(claim.user_id),
+                int(claim.claimed_at.timestamp() * 1000),
+            ),
+        )
+
+    def _preempt(self) -> None:
+        for worker_id, attempt_id in self._seats.preempt():
+            self.handler.on_control(worker_id, Park(attempt_id))
+
     # --- Line
 
     async def admit(self, admissions: Sequence[Admission]) -> int:
@@ -134,10 +161,10 @@ class MemoryQueue:
             self._pause(entry, admission.not_before)
             if admission.claim is not None:
                 assert self._policy.hold(admission.job_id)
-                entry.claim, entry.number = admission.claim, admission.claim.number
-                entry.deadline, entry.restored = self._deadline(), True
+                self._lend(entry, admission.claim, restored=True)
             self.handler.on_job(admission.job_id, None)
         self._wake()
+        self._preempt()
         return added
 
     def _put(self, admission: Admission) -> None:
@@ -157,6 +184,8 @@ class MemoryQueue:
             entry = self._entries.pop(job_id, None)
             if entry is not None:
                 other = entry.claim is not None and entry.claim.attempt_id != by
+                if entry.claim is not None:
+                    self._seats.end(entry.claim.attempt_id)
                 self._policy.remove(
                     job_id, took_ms=None if other else took_ms, done=_done(entry.progress)
                 )
@@ -179,6 +208,7 @@ class MemoryQueue:
         self._reach()
         if stop:
             self._tell(claim, Stop(claim.attempt_id))
+        self._seats.end(claim.attempt_id)
         entry = self._entries.get(claim.job_id)
         if entry is None or entry.claim is None or entry.claim.attempt_id != claim.attempt_id:
             return False
@@ -187,6 +217,7 @@ class MemoryQueue:
         self._pause(entry, not_before)
         self.handler.on_job(claim.job_id, None)
         self._wake()
+        self._preempt()
         return True
 
     async def prepend(self, orders: Mapping[JobId, int]) -> None:
@@ -244,8 +275,13 @@ class MemoryQueue:
                     claimed_at=entry.claim.claimed_at,
                     first_step_at=shown.first_step_at if shown else None,
                     step=shown.step if shown else 0,
+                    parked=self._is_parked(entry.claim.attempt_id),
                 )
         return found
+
+    def _is_parked(self, attempt_id: AttemptId) -> bool:
+        seat = self._seats.seat(attempt_id)
+        return seat is not None and seat.state is SeatState.PARKED
 
     # --- Leases
 
@@ -264,15 +300,21 @@ class MemoryQueue:
     async def join(self, worker: Worker) -> list[Claim]:
         """See `ports.Leases`."""
         self._reach()
-        self._workers[worker.id] = worker
-        self._version += 1
+        self._introduce(worker)
         return self._held(worker.id)
+
+    def _introduce(self, worker: Worker) -> None:
+        self._workers[worker.id] = worker
+        host = self._seats.host(worker.id)
+        host.models, host.slots = frozenset(worker.usable_models), worker.slots
+        host.can_park = worker.can_park and not worker.draining
+        host.idle &= not worker.draining
+        self._version += 1
 
     async def update(self, worker: Worker) -> None:
         """See `ports.Leases`."""
         self._known(worker.id, worker.session)
-        self._workers[worker.id] = worker
-        self._version += 1
+        self._introduce(worker)
 
     async def leave(self, worker_id: WorkerId, session: str) -> list[Claim]:
         """See `ports.Leases`."""
@@ -283,6 +325,7 @@ class MemoryQueue:
         except NotFound:
             pass
         self._workers.pop(worker_id, None)
+        self._seats.leave(worker_id)
         self._told_to_drain.discard(worker_id)
         self._version += 1
         return self._held(worker_id)
@@ -311,23 +354,50 @@ class MemoryQueue:
         self._known(worker_id, session)
         await self.release(limit=count)
         claims: list[Claim] = []
-        while (
-            len(claims) < count and (job := self._policy.claim(models, loaded=loaded)) is not None
-        ):
+        host = self._seats.host(worker_id)
+        host.idle = False
+        for _ in range(min(count, host.room) if host.aside else count):
+            resumed = self._seats.resume_next(worker_id, models, self._now_ms())
+            if resumed is not None:
+                self.handler.on_control(worker_id, Resume(resumed))
+                continue
+            job = self._policy.claim(models, loaded=loaded)
+            if job is None:
+                host.idle = True
+                break
             entry = self._entries[job.job_id]
-            entry.number += 1
-            entry.claim = Claim(
+            claim = Claim(
                 attempt_id=new_attempt_id(),
                 job_id=job.job_id,
                 user_id=job.user_id,
                 worker_id=worker_id,
-                number=entry.number,
+                number=entry.number + 1,
                 claimed_at=self._clock.now(),
             )
-            entry.deadline, entry.restored = self._deadline(), False
-            claims.append(entry.claim)
+            self._lend(entry, claim)
+            claims.append(claim)
             self.handler.on_job(job.job_id, None)
+        if not host.idle:
+            self._preempt()
         return claims
+
+    async def seat(
+        self,
+        worker_id: WorkerId,
+        session: str,
+        *,
+        parked: Collection[AttemptId],
+        running: Collection[AttemptId],
+    ) -> None:
+        """See `ports.Leases`."""
+        self._known(worker_id, session)
+        seats = self._seats.host(worker_id).seats
+        for attempt_id in parked:
+            if attempt_id in seats:
+                self._seats.is_parked(seats[attempt_id], self._now_ms())
+        for attempt_id in running:
+            if attempt_id in seats:
+                self._seats.is_running(seats[attempt_id], self._now_ms())
 
     async def adopt(self, session: str, admission: Admission) -> bool:
         """See `ports.Leases`."""
@@ -353,8 +423,7 @@ class MemoryQueue:
                 return False
         elif entry.number > claim.number or not self._policy.hold(claim.job_id):
             return False
-        entry.claim, entry.number = claim, claim.number
-        entry.deadline, entry.restored = self._deadline(), False
+        self._lend(entry, claim)
         return True
 
     async def show(self, progress: Sequence[Progress]) -> None:
@@ -477,15 +546,29 @@ class MemoryQueue:
             self._unpause(entry)
         if due:
             self._wake()
+            self._preempt()
         return len(due[:limit])
 
     def _unpause(self, entry: _Entry) -> None:
         entry.not_before = None
         self._policy.admit(_waiting(entry.admission), entry.admission.share)
 
+    async def park(self) -> None:
+        """See `ports.Upkeep`."""
+        self._reach()
+        for worker_id, attempt_id in self._seats.resume_overdue(self._now_ms()):
+            self.handler.on_control(worker_id, Resume(attempt_id))
+        self._preempt()
+
     async def remind(self) -> None:
         """See `ports.Upkeep`."""
         self._reach()
+        for claim in [one.claim for one in self._entries.values() if one.claim is not None]:
+            seat = self._seats.seat(claim.attempt_id)
+            if seat is not None and seat.state is SeatState.PARKING:
+                self._tell(claim, Park(claim.attempt_id))
+            elif seat is not None and seat.state is SeatState.RESUMING:
+                self._tell(claim, Resume(claim.attempt_id))
         for worker_id in self._told_to_drain:
             if not self._workers[worker_id].draining:
                 self.handler.on_control(worker_id, Drain())
@@ -501,7 +584,11 @@ class MemoryQueue:
         """See `ports.Registry`."""
         self._reach()
         return [
-            WorkerStatus(self._shown(self._workers[one]), len(self._held(one)))
+            WorkerStatus(
+                self._shown(self._workers[one]),
+                len(self._held(one)),
+                sum(self._is_parked(claim.attempt_id) for claim in self._held(one)),
+            )
             for one in sorted(self._workers)
         ]
 

@@ -238,6 +238,18 @@ class FakeWorker:
         )
         return await self.acknowledged(job)
 
+    async def parks(self, job: lease.Assign, steps_done: int = 3) -> None:
+        """Has been told to set the attempt aside, and does."""
+        assert (await self.hears("park")).attempt_id == job.attempt_id
+        await self.says(
+            parked=lease.AttemptParked(attempt_id=job.attempt_id, steps_done=steps_done)
+        )
+
+    async def resumes(self, job: lease.Assign) -> None:
+        """Has been told to go on with the attempt, and does."""
+        assert (await self.hears("resume")).attempt_id == job.attempt_id
+        await self.says(resumed=lease.AttemptResumed(attempt_id=job.attempt_id))
+
     async def hands_back(self, job: lease.Assign) -> lease.Acknowledged:
         """Not worked off."""
         await self.says(hand_back=lease.HandBack(attempt_id=job.attempt_id))
@@ -453,6 +465,8 @@ class SchedulerStack:
         lane: str = "",
         offer: bool = True,
         hung: bool = False,
+        can_park: bool = False,
+        parked: tuple[str, ...] = (),
     ) -> AsyncIterator[FakeWorker]:
         """A worker that has said hello and, with `offer`, takes as much as it has slots.
 
@@ -467,6 +481,8 @@ class SchedulerStack:
                 slots=slots,
                 models=(model(),) if models is None else models,
                 held_attempt_ids=held,
+                can_park=can_park,
+                parked_attempt_ids=parked,
             )
             worker = await within(_welcomed(channel, hello))
             try:

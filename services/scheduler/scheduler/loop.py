@@ -52,6 +52,7 @@ async def watch_leases(caretaker: Caretaker, observer: Observer, *, every_s: flo
         await caretaker.expire()
         await caretaker.fail_overdue()
         await caretaker.release()
+        await caretaker.park()
         await caretaker.remind()
 
     await every(every_s, "expire", look, observer)

@@ -18,6 +18,7 @@ from easel_kit.rpc.server import RpcServer, build_server
 from easel_kit.telemetry import serve_metrics
 from scheduler import loop
 from scheduler.domain.backoff import Backoff
+from scheduler.domain.parking import Parking
 from scheduler.observe import LoggingObserver
 from scheduler.ports import Observer, Publisher, Spawn
 from scheduler.rpc.events import EventServicer
@@ -207,7 +208,12 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:
         load=PostgresLoad(pool, lane=settings.lane),
         bell=bell,
         line=RedisLine(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
-        leases=RedisLeases(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
+        leases=RedisLeases(
+            redis,
+            scripts,
+            lease_ttl_s=settings.lease_ttl_s,
+            parking=Parking(settings.park_max_s, settings.park_max_times),
+        ),
         signals=RedisSignals(redis, scripts.prefix),
         epoch=RedisEpoch(redis, scripts, lease_ttl_s=settings.lease_ttl_s),
         locks=PostgresLocks(pool, lane=settings.lane),

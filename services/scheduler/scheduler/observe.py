@@ -28,6 +28,9 @@ _attempts = Counter("easel_scheduler_attempts_ended", "Attempts that ended.", ["
 _expiries = Counter(
     "easel_scheduler_leases_lost", "Attempts taken from workers that died or hung.", ["lane"]
 )
+_parks = Counter(
+    "easel_scheduler_parks", "Attempts set aside for jobs of higher priority.", ["lane"]
+)
 _rests = Counter(
     "easel_scheduler_worker_rests", "Pauses of workers that could not go on.", ["lane"]
 )
@@ -148,6 +151,15 @@ class LoggingObserver:
         """See `ports.Observer`."""
         with span("job.cancel", traceparent=job.traceparent):
             _log.info("job.cancel_requested", job_id=job.id, user_id=job.user_id)
+
+    def parked(self, claim: Claim) -> None:
+        """See `ports.Observer`."""
+        _parks.labels(self._lane).inc()
+        _log.info("attempt.parked", **_ids(claim))
+
+    def resumed(self, claim: Claim) -> None:
+        """See `ports.Observer`."""
+        _log.info("attempt.resumed", **_ids(claim))
 
     def worker_joined(self, worker: Worker, *, kept: int) -> None:
         """See `ports.Observer`."""

@@ -317,6 +317,17 @@ class Leases(Protocol):
         """Lets a worker keep `admission.claim` that it still holds; False when superseded."""
         ...
 
+    async def seat(
+        self,
+        worker_id: WorkerId,
+        session: str,
+        *,
+        parked: Collection[AttemptId],
+        running: Collection[AttemptId],
+    ) -> None:
+        """The worker says which attempts it has set aside and which it works on; others stay."""
+        ...
+
     async def show(self, progress: Sequence[Progress]) -> None:
         """Stores the last progress of each job and tells watchers; may be lost."""
         ...
@@ -361,6 +372,10 @@ class Upkeep(Protocol):
 
     async def release(self, *, limit: int) -> int:
         """Lets jobs be claimed whose pause is over; answers how many."""
+        ...
+
+    async def park(self) -> None:
+        """Has workers go on with what was parked for long enough, and names what is to be."""
         ...
 
     async def remind(self) -> None:
@@ -485,6 +500,14 @@ class Observer(Protocol):
 
     def cancel_requested(self, job: Job) -> None:
         """A user asked to stop a job."""
+        ...
+
+    def parked(self, claim: Claim) -> None:
+        """An attempt was set aside for a job of a higher priority."""
+        ...
+
+    def resumed(self, claim: Claim) -> None:
+        """An attempt that was set aside goes on."""
         ...
 
     def worker_joined(self, worker: Worker, *, kept: int) -> None:

@@ -44,6 +44,12 @@ class Settings(ServiceSettings):
         1.0, gt=0, le=3600, description="Longest first rest of a worker that cannot go on; doubles."
     )
     unfit_cap_s: float = Field(60.0, gt=0, le=3600, description="No rest is longer.")
+    park_max_s: float = Field(
+        60.0, gt=0, le=3600, description="A parked attempt goes on after so long in any case."
+    )
+    park_max_times: int = Field(
+        3, ge=0, le=100, description="How often an attempt may be parked; 0: nothing is parked."
+    )
     max_jobs_per_submit: int = Field(500, ge=1, le=10_000, description="Jobs in one request.")
     max_preview_bytes: int = Field(256 * 1024, ge=0, description="Larger previews are dropped.")
     max_watchers: int = Field(10_000, ge=1, description="Streams that watch jobs, at most.")

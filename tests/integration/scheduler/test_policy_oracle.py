@@ -20,6 +20,7 @@ from scheduler.storage.leases import RedisLeases
 from scheduler.storage.queue import RedisLine
 from scheduler.storage.scripts import Scripts
 from tests.fakes.scheduler import open_lane
+from tests.fakes.scheduler_queue import PARKING
 
 MODELS = ("a", "b", "c")
 TIERS = {0: 1, 10: 4, 100: 16, 7: 3}
@@ -111,7 +112,8 @@ async def drive(url: str, plan: list[tuple[object, ...]]) -> None:
         scripts = Scripts(redis, "default")
         await open_lane(redis, scripts)
         both = Both(
-            RedisLine(redis, scripts, lease_ttl_s=60), RedisLeases(redis, scripts, lease_ttl_s=60)
+            RedisLine(redis, scripts, lease_ttl_s=60),
+            RedisLeases(redis, scripts, lease_ttl_s=60, parking=PARKING),
         )
         await both.leases.join(worker())
         for name, *arguments in plan:

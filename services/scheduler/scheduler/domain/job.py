@@ -153,6 +153,8 @@ class Job:
     """Its user has taken it out of sight."""
     position: int = 0
     eta_s: float | None = None
+    parked: bool = False
+    """It runs, but is set aside for a job of a higher priority."""
 
     @property
     def steps(self) -> int:

@@ -58,6 +58,7 @@ class Live:
     claimed_at: datetime | None = None
     first_step_at: datetime | None = None
     step: int = 0
+    parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +98,5 @@ def seen(job: Job, live: Live | None) -> Job:
         claimed_at=live.claimed_at or job.claimed_at,
         first_step_at=live.first_step_at or job.first_step_at,
         steps_done=max(job.steps_done, live.step),
+        parked=live.parked,
     )

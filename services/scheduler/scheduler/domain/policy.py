@@ -35,6 +35,10 @@ cannot starve it: at least a third of a tier's service goes strictly in turn. En
 since a passed-over job waits for the next worker with its model, not for one machine."""
 
 
+Turn = tuple[float, int]
+"""A tier's start tag and its priority below zero: the lower turn comes first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """A user's numbers as the queue obeys them."""
@@ -160,6 +164,25 @@ class FairQueue:
                 return job
         return None
 
+    def next_up(self, models: Collection[ModelKey]) -> tuple[Waiting, Turn] | None:
+        """The job that `claim` would take for a worker that has none of its models loaded."""
+        able = [tier for tier in self._tiers.values() if tier.start is not None]
+        for tier in sorted(able, key=lambda tier: (tier.start, -tier.priority)):
+            heads = tier.heads(models)
+            if heads:
+                assert tier.start is not None  # noqa: S101 (it is able)
+                due = self._users[heads[0][1]]
+                return self._first(due, models), (tier.start, -tier.priority)
+        return None
+
+    def turn_of(self, job_id: JobId) -> Turn:
+        """When a running job's tier is next, or would be if it came back for that job now."""
+        job = self._jobs[job_id]
+        share = self._users[job.user_id].share
+        tier = self._tiers[share.priority]
+        back = max(tier.finish, self._virtual - RETURN_CREDIT * job.cost_ms / share.weight)
+        return (back if tier.start is None else tier.start, -share.priority)
+
     def requeue(self, job_id: JobId, *, done: float = 1.0, later: bool = False) -> None:
         """Puts a running job back at its old place; `done` of its steps, 0 to 1, had run.
 
@@ -232,6 +255,10 @@ class FairQueue:
     def running(self, user_id: UserId) -> int:
         """How many of the user's jobs run."""
         return len(self._users[user_id].running)
+
+    def priority(self, user_id: UserId) -> int:
+        """The user's tier."""
+        return self._users[user_id].share.priority
 
     def waiting(self) -> list[JobId]:
         """All jobs in line, by order."""

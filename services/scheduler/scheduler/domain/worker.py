@@ -49,6 +49,8 @@ class Worker:
     slots: int
     models: tuple[Model, ...]
     draining: bool = False
+    can_park: bool = False
+    """It can set an attempt aside at a step boundary and go on with it later."""
 
     @property
     def usable_models(self) -> tuple[ModelKey, ...]:
@@ -67,6 +69,8 @@ class WorkerStatus:
 
     worker: Worker
     running: int
+    parked: int = 0
+    """Of those, how many are set aside."""
 
 
 def merged_models(workers: Iterable[Worker]) -> list[Model]:

@@ -60,7 +60,19 @@ def worker(hello: lease_pb2.Hello, session: str, lane: str) -> tuple[Worker, lis
         device=text(hello.device, 0, _MAX_NAME, "hello.device"),
         slots=within(hello.slots, 1, _MAX_SLOTS, "hello.slots"),
         models=models(hello.models, "hello.models"),
+        can_park=hello.can_park,
     ), list(dict.fromkeys(held))
+
+
+def parked(hello: lease_pb2.Hello) -> frozenset[AttemptId]:
+    """Of the attempts that the worker holds, those that it has set aside.
+
+    Raises:
+        InvalidInput: too many, or an id that is none.
+    """
+    field = "hello.parked_attempt_ids"
+    within(len(hello.parked_attempt_ids), 0, _MAX_HELD, field)
+    return frozenset(ids.attempt_id(one, field) for one in hello.parked_attempt_ids)
 
 
 def models(wire: Sequence[model_pb2.Model], field: str) -> tuple[Model, ...]:
@@ -101,7 +113,7 @@ def _cut(value: str) -> str:
     return value.replace("\0", "")[:_MAX_TEXT]
 
 
-def finished(wire: lease_pb2.AttemptFinished) -> Ended:
+def _finished(wire: lease_pb2.AttemptFinished) -> Ended:
     """A success.
 
     Raises:
@@ -132,7 +144,7 @@ def _image(wire: generation_pb2.Image) -> Image:
     )
 
 
-def failed(wire: lease_pb2.AttemptFailed) -> Ended:
+def _failed(wire: lease_pb2.AttemptFailed) -> Ended:
     """A failure.
 
     Raises:
@@ -151,7 +163,7 @@ def failed(wire: lease_pb2.AttemptFailed) -> Ended:
     )
 
 
-def stopped(wire: lease_pb2.AttemptStopped) -> Ended:
+def _stopped(wire: lease_pb2.AttemptStopped) -> Ended:
     """An end because of a cancel.
 
     Raises:
@@ -164,13 +176,30 @@ def stopped(wire: lease_pb2.AttemptStopped) -> Ended:
     )
 
 
-def handed_back(wire: lease_pb2.HandBack) -> Ended:
+def _handed_back(wire: lease_pb2.HandBack) -> Ended:
     """An attempt that the worker gives back.
 
     Raises:
         InvalidInput: no attempt id.
     """
     return Ended(attempt_id=ids.attempt_id(wire.attempt_id), outcome=Outcome.HANDED_BACK)
+
+
+def ended(request: lease_pb2.WorkRequest) -> Ended:
+    """The end of an attempt, in whichever way.
+
+    Raises:
+        InvalidInput: names the field that is wrong.
+    """
+    match request.WhichOneof("message"):
+        case "finished":
+            return _finished(request.finished)
+        case "failed":
+            return _failed(request.failed)
+        case "stopped":
+            return _stopped(request.stopped)
+        case _:
+            return _handed_back(request.hand_back)
 
 
 def to_wire(message: ToWorker) -> lease_pb2.WorkResponse:

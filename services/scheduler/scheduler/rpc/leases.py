@@ -43,7 +43,8 @@ class LeaseServicer(LeaseServiceServicer):
         hello = await self._hello(requests)
         bind_contextvars(worker_id=hello.worker_id)
         worker, held = lease_mapping.worker(hello, ids.new_id("ses"), self._lane)
-        session = await self._workers.open(worker, held)
+        parked = lease_mapping.parked(hello)
+        session = await self._workers.open(worker, held, parked=parked)
         # A cancelled call does not always end a generator that waits at its yield: both do it.
         ended: Any = lambda _: self._workers.ended(session)  # noqa: E731 (typed as the stub wants)
         context.add_done_callback(ended)
@@ -88,14 +89,12 @@ class LeaseServicer(LeaseServiceServicer):
                 await self._capacity(session, request.capacity)
             case "progress":
                 self._progress(session, request.progress)
-            case "finished":
-                self._workers.report(session, lease_mapping.finished(request.finished))
-            case "failed":
-                self._workers.report(session, lease_mapping.failed(request.failed))
-            case "stopped":
-                self._workers.report(session, lease_mapping.stopped(request.stopped))
-            case "hand_back":
-                self._workers.report(session, lease_mapping.handed_back(request.hand_back))
+            case "finished" | "failed" | "stopped" | "hand_back":
+                self._workers.report(session, lease_mapping.ended(request))
+            case "parked":
+                await self._workers.parked(session, ids.attempt_id(request.parked.attempt_id))
+            case "resumed":
+                await self._workers.resumed(session, ids.attempt_id(request.resumed.attempt_id))
             case "models_changed":
                 models = lease_mapping.models(request.models_changed.models, "models_changed")
                 await self._workers.change(session, models=models, draining=session.draining)

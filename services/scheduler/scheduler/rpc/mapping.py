@@ -251,6 +251,7 @@ def job_to_wire(job: Job) -> jobs_pb2.Job:
         warnings=job.warnings,
         batch_id=job.batch_id or "",
         retry_of=job.retry_of or "",
+        parked=job.parked,
     )
 
 
@@ -363,6 +364,7 @@ def worker_to_wire(status: WorkerStatus) -> jobs_pb2.Worker:
         device=worker.device,
         slots=worker.slots,
         running=status.running,
+        parked=status.parked,
         draining=worker.draining,
         model_keys=[model.key for model in worker.models],
     )

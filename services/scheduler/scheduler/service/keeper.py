@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from easel_kit.ids import AttemptId
 from scheduler.domain.lease import Claim
 from scheduler.ports import AttemptStore, Leases
 from scheduler.service.session import Session
@@ -18,11 +19,13 @@ class Keeper:
         self._attempts = attempts
         self._leases = leases
 
-    async def keep(self, session: Session, claims: Sequence[Claim]) -> list[Claim]:
+    async def keep(
+        self, session: Session, claims: Sequence[Claim], *, parked: Collection[AttemptId] = ()
+    ) -> list[Claim]:
         """Leaves attempts with the worker where no later one was started and the job is open.
 
         Those are held by the session on return, and written down once more: the record may have
-        been lost, or the attempt given up meanwhile.
+        been lost, or the attempt given up meanwhile. The worker has set `parked` ones aside.
         """
         if not claims:
             return []
@@ -41,7 +44,18 @@ class Keeper:
         standing = [claim for claim in kept if claim.attempt_id not in ended]
         for claim in standing:
             session.hold(claim, jobs[claim.job_id].steps)
+            session.held[claim.attempt_id].parked |= claim.attempt_id in parked
+        await self._seat(session, standing)
         return standing
+
+    async def _seat(self, session: Session, claims: Sequence[Claim]) -> None:
+        worker = session.worker
+        if not worker.can_park or not claims:
+            return
+        ids = [claim.attempt_id for claim in claims]
+        parked = [one for one in ids if session.held[one].parked]
+        running = [one for one in ids if one not in parked]
+        await self._leases.seat(worker.id, worker.session, parked=parked, running=running)
 
     async def restore(self, session: Session, missing: Sequence[Claim]) -> None:
         """Takes leases up again that the queue does not know; stops attempts that were superseded.

@@ -13,7 +13,7 @@ from easel_kit.errors import DomainError, Internal, Overloaded
 from easel_kit.ids import AttemptId, ModelKey
 from scheduler.domain.job import Job
 from scheduler.domain.lease import Claim, Ended
-from scheduler.domain.stream import Assign, Drain, Stop, ToWorker
+from scheduler.domain.stream import Assign, Drain, Park, Resume, Stop, ToWorker
 from scheduler.domain.worker import Model, Worker
 
 # A worker that leaves this many messages unread, or reports unanswered, is cut off: it comes back.
@@ -31,6 +31,8 @@ class Held:
     stopping: bool = False
     """It was told to stop: it is not kept once its lease is lost."""
     reported: bool = False
+    parked: bool = False
+    """It is set aside and takes up no slot."""
     sent: bool = True
     """The transport has taken its assignment: the worker may know of it."""
 
@@ -68,7 +70,8 @@ class Session:
         if self.closed or self.draining or self.drain_asked or self.resting:
             return 0
         slots = 1 if self.unfit else self.worker.slots
-        return max(0, min(self._free, slots - len(self.held)))
+        running = sum(not held.parked for held in self.held.values())
+        return max(0, min(self._free, slots - running))
 
     @property
     def models(self) -> tuple[ModelKey, ...]:
@@ -135,6 +138,17 @@ class Session:
         if self.runs(attempt_id):
             self.held[attempt_id].stopping = True
             self.send(Stop(attempt_id))
+
+    def park(self, attempt_id: AttemptId) -> None:
+        """Tells the worker to set an attempt aside; it says when it has."""
+        if self.worker.can_park and self.runs(attempt_id):
+            self.send(Park(attempt_id))
+
+    def resume(self, attempt_id: AttemptId) -> None:
+        """Tells the worker to go on with an attempt, which takes up a slot from now on."""
+        if self.runs(attempt_id):
+            self.held[attempt_id].parked = False
+            self.send(Resume(attempt_id))
 
     def drain(self) -> None:
         """Tells the worker to drain, once; it is offered nothing from now on."""

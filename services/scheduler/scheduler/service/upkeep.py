@@ -70,6 +70,10 @@ class Caretaker:
         while await self._upkeep.release(limit=_BATCH) == _BATCH:
             pass
 
+    async def park(self) -> None:
+        """Has workers go on with what was parked for long enough; names what was missed."""
+        await self._upkeep.park()
+
     async def remind(self) -> None:
         """Says again to workers what they have not answered."""
         await self._upkeep.remind()

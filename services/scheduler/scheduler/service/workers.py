@@ -11,7 +11,7 @@ from easel_kit.errors import Conflict, DependencyDown, NotFound
 from easel_kit.ids import AttemptId, WorkerId
 from scheduler.domain.lease import Claim, Ended, Outcome, Report
 from scheduler.domain.line import Progress
-from scheduler.domain.stream import Control, Drain, Stop, Welcome
+from scheduler.domain.stream import Control, Drain, Park, Resume, Stop, Welcome
 from scheduler.domain.worker import Model, Worker
 from scheduler.ports import AttemptStore, Leases, Line, Observer, Spawn
 from scheduler.service.assign import Assigner
@@ -64,8 +64,16 @@ class Workers:
         self._stopping = False
         self._undelivered: set[AttemptId] = set()
 
-    async def open(self, worker: Worker, held: Collection[AttemptId]) -> Session:
+    async def open(
+        self,
+        worker: Worker,
+        held: Collection[AttemptId],
+        *,
+        parked: Collection[AttemptId] = (),
+    ) -> Session:
         """Welcomes a stream; attempts that were not superseded stay with the worker.
+
+        Of the `held` ones it has set `parked` aside.
 
         Raises:
             DependencyDown: nothing can be said about the worker's attempts: it comes again.
@@ -79,7 +87,7 @@ class Workers:
         if unknown:
             known |= {claim.attempt_id: claim for claim in await self._attempts.claims(unknown)}
         named = [known[attempt_id] for attempt_id in held if attempt_id in known]
-        kept = await self._keeper.keep(session, named)
+        kept = await self._keeper.keep(session, named, parked=parked)
         await self._lose([claim for claim in there.values() if claim.attempt_id not in held])
         cancelled = await self._attempts.cancelled({claim.job_id for claim in kept})
         stopped = [claim.attempt_id for claim in kept if claim.job_id in cancelled]
@@ -162,6 +170,37 @@ class Workers:
             )
         )
 
+    async def parked(self, session: Session, attempt_id: AttemptId) -> None:
+        """The worker has set an attempt aside; what it does not hold, or has ended, is ignored."""
+        if session.runs(attempt_id):
+            held = session.held[attempt_id]
+            if not held.parked:
+                self._observer.parked(held.claim)
+            held.parked = True
+            await self._seat(session, parked=[attempt_id])
+
+    async def resumed(self, session: Session, attempt_id: AttemptId) -> None:
+        """The worker goes on with an attempt; what it does not hold, or has ended, is ignored."""
+        if session.runs(attempt_id):
+            held = session.held[attempt_id]
+            self._observer.resumed(held.claim)
+            held.parked = False
+            await self._seat(session, running=[attempt_id])
+
+    async def _seat(
+        self,
+        session: Session,
+        *,
+        parked: Collection[AttemptId] = (),
+        running: Collection[AttemptId] = (),
+    ) -> None:
+        worker = session.worker
+        await self._with_queue(
+            session,
+            lambda: self._leases.seat(worker.id, worker.session, parked=parked, running=running),
+        )
+        session.woken.set()
+
     def report(self, session: Session, ended: Ended) -> None:
         """An attempt has ended; it is acknowledged once that is durable."""
         session.report(ended)
@@ -176,6 +215,10 @@ class Workers:
                 session.stop(attempt_id)
             case Drain():
                 session.drain()
+            case Park(attempt_id):
+                session.park(attempt_id)
+            case Resume(attempt_id):
+                session.resume(attempt_id)
 
     def ended(self, session: Session) -> None:
         """The stream is gone: its work goes back in line unless the worker is back in time.

@@ -13,6 +13,7 @@ from easel_kit.ids import AttemptId, ModelKey, WorkerId, new_attempt_id
 from easel_kit.redis import redis_errors
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission, Progress
+from scheduler.domain.parking import Parking
 from scheduler.domain.worker import Worker, WorkerStatus
 from scheduler.storage.codec import (
     admission_to_redis,
@@ -29,11 +30,14 @@ _PROGRESS_KEPT_S = 300
 class RedisLeases:
     """`ports.Leases` and `ports.Registry` on Redis."""
 
-    def __init__(self, redis: Redis, scripts: Scripts, *, lease_ttl_s: float) -> None:
+    def __init__(
+        self, redis: Redis, scripts: Scripts, *, lease_ttl_s: float, parking: Parking
+    ) -> None:
         """A lease that is not renewed for `lease_ttl_s` runs out, by Redis's clock."""
         self._redis = redis
         self._scripts = scripts
         self._lease_ms = int(lease_ttl_s * 1000)
+        self._parking = parking
 
     async def join(self, worker: Worker) -> list[Claim]:
         """See `ports.Leases`."""
@@ -54,6 +58,9 @@ class RedisLeases:
             worker.slots,
             worker_to_json(worker),
             "1" if worker.draining else "",
+            self._parking.max_times if worker.can_park else 0,
+            int(self._parking.max_s * 1000),
+            *worker.usable_models,
         )
 
     async def leave(self, worker_id: WorkerId, session: str) -> list[Claim]:
@@ -94,6 +101,19 @@ class RedisLeases:
         )
         return bool(answer)
 
+    async def seat(
+        self,
+        worker_id: WorkerId,
+        session: str,
+        *,
+        parked: Collection[AttemptId],
+        running: Collection[AttemptId],
+    ) -> None:
+        """See `ports.Leases`."""
+        answer = await self._scripts.run("seat", worker_id, session, len(parked), *parked, *running)
+        if answer != 1:
+            _answered(worker_id, answer)
+
     async def show(self, progress: Sequence[Progress]) -> None:
         """See `ports.Leases`."""
         prefix = self._scripts.prefix
@@ -121,15 +141,16 @@ class RedisLeases:
                 for worker_id in ids:
                     pipe.hmget(f"{prefix}wk:{worker_id}", "session", "body", "drain")
                     pipe.scard(f"{prefix}h:{worker_id}")
+                    pipe.zcount(f"{prefix}parked:{worker_id}", "(0", "+inf")
                 answers = await pipe.execute()
         found = []
-        for worker_id, (session, body, asked), held in zip(
-            ids, answers[::2], answers[1::2], strict=True
+        for worker_id, (session, body, asked), held, parked in zip(
+            ids, answers[::3], answers[1::3], answers[2::3], strict=True
         ):
             if body is not None:
                 worker = worker_from_json(worker_id, session.decode(), body)
                 worker = replace(worker, draining=worker.draining or asked is not None)
-                found.append(WorkerStatus(worker, held))
+                found.append(WorkerStatus(worker, held, parked))
         return found
 
     async def drain(self, worker_id: WorkerId) -> None:

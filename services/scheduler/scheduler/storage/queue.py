@@ -165,6 +165,10 @@ class RedisLine:
         """See `ports.Upkeep`."""
         return int(await self._scripts.run("release", limit))
 
+    async def park(self) -> None:
+        """See `ports.Upkeep`."""
+        await self._scripts.run("park", _JOBS_PER_CALL)
+
     async def remind(self) -> None:
         """See `ports.Upkeep`."""
         await self._scripts.run("remind")
@@ -179,11 +183,10 @@ class _View:
         self._tiers = tiers
 
     def live(self, job_id: JobId, answer: list[Any]) -> Live:
-        return self._running(job_id, *answer[1:]) if answer[0] == b"r" else self._waiting(answer)
+        return self._running(job_id, answer[1:]) if answer[0] == b"r" else self._waiting(answer)
 
-    def _running(
-        self, job_id: JobId, number: bytes, at: bytes, cost: bytes, progress: bytes
-    ) -> Live:
+    def _running(self, job_id: JobId, answer: list[bytes]) -> Live:
+        number, at, cost, progress, parked = answer
         shown = progress_from_redis(job_id, progress)
         return Live(
             running=True,
@@ -198,6 +201,7 @@ class _View:
             claimed_at=from_ms(at),
             first_step_at=shown.first_step_at if shown else None,
             step=shown.step if shown else 0,
+            parked=bool(parked),
         )
 
     def _waiting(self, answer: list[Any]) -> Live:

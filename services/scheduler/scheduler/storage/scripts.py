@@ -24,10 +24,10 @@ _FOLDER = Path(__file__).with_name("lua")
 
 SCRIPTS = (
     "admit", "adopt", "catalogue", "check", "claim", "drain", "entitle", "expired", "join", "known",
-    "leased", "leave", "live", "overdue", "prepend", "release", "remind", "remove", "renew",
-    "requeue", "stop", "survey",
+    "leased", "leave", "live", "overdue", "park", "prepend", "release", "remind", "remove", "renew",
+    "requeue", "seat", "stop", "survey",
 )  # fmt: skip
-_SHARED = ("common", "fair", "leases", "delays")
+_SHARED = ("common", "fair", "seats", "leases", "delays", "parking")
 _BUILDING = ("admit", "open", "sweep")
 
 _CLOSED, _SUPERSEDED = "CLOSED", "SUPERSEDED"

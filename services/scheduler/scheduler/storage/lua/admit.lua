@@ -32,4 +32,5 @@ for i = 2, #ARGV, FIELDS do
     tell(job)
   end
 end
+preempt()
 return added

@@ -11,7 +11,11 @@ local user = entitle(ARGV[4], ARGV[11], ARGV[12], ARGV[13], ARGV[14])
 local found = call('HMGET', P .. 'j:' .. job, 'a', 'n', 'charged')
 local deadline = now_ms() + lease_ms
 local kept = false
-if found[1] == attempt then
+if found[1] == attempt and call('HGET', P .. 'a:' .. attempt, 'worker') == worker then
+  call('ZADD', P .. 'leases', deadline, attempt)
+  call('HDEL', P .. 'a:' .. attempt, 'restored')
+  kept = true
+elseif found[1] == attempt then
   take_back(attempt, false)
   lend(attempt, job, user, worker, number, ARGV[17], deadline)
   kept = true

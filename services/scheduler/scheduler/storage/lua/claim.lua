@@ -12,30 +12,6 @@ local now = now_ms()
 local first_model = 6 + count
 local last_loaded = first_model + tonumber(ARGV[5]) - 1
 
-local function lower(a, b)
-  if a.tag ~= b.tag then
-    return a.tag < b.tag
-  end
-  return a.name < b.name
-end
-
-local function by_tag(a, b)
-  if a.start ~= b.start then
-    return a.start < b.start
-  end
-  return a.rank > b.rank
-end
-
-local function sorted_tiers()
-  local tiers = {}
-  local found = call('ZRANGE', P .. 'tiers', 0, -1, 'WITHSCORES')
-  for i = 1, #found, 2 do
-    tiers[#tiers + 1] = { pri = found[i], rank = tonumber(found[i]), start = tonumber(found[i + 1]) }
-  end
-  table.sort(tiers, by_tag)
-  return tiers
-end
-
 -- For each model the user of a tier who comes first: whose turn it is, and those of loaded models.
 local function heads(pri)
   local due, loaded = nil, {}
@@ -52,10 +28,6 @@ local function heads(pri)
     end
   end
   return due, loaded
-end
-
-local function user_of(head)
-  return load_user(string.sub(head.name, 18))
 end
 
 local function first_job(user)
@@ -135,12 +107,32 @@ local function claim(attempt)
 end
 
 release(now, count)
-local claims = {}
+local models, room = {}, count
+for i = first_model, #ARGV do
+  models[#models + 1] = ARGV[i]
+end
+if call('EXISTS', P .. 'parked:' .. worker) == 1 then
+  -- its stream may not have heard yet that it goes on with one
+  local slots = tonumber(call('HGET', P .. 'wk:' .. worker, 'slots'))
+  room = slots - call('SCARD', P .. 'h:' .. worker) + count_parked(worker)
+end
+local claims, idle = {}, false
 for i = 6, first_model - 1 do
-  if call('EXISTS', P .. 'a:' .. ARGV[i]) == 1 or claim(ARGV[i]) then
+  if call('EXISTS', P .. 'a:' .. ARGV[i]) == 1 then
     add_claim(claims, ARGV[i])
-  else
+  elseif room <= 0 then
     break
+  elseif not resume_next(worker, models, now) then
+    if not claim(ARGV[i]) then
+      idle = true
+      break
+    end
+    add_claim(claims, ARGV[i])
   end
+  room = room - 1
+end
+set_idle(worker, idle)
+if not idle then
+  preempt()
 end
 return claims

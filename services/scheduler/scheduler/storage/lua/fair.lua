@@ -233,3 +233,33 @@ local function settle(user, job, actual)
     rank(user)
   end
 end
+
+-- By tag, then by name: the order of a sorted set.
+local function lower(a, b)
+  if a.tag ~= b.tag then
+    return a.tag < b.tag
+  end
+  return a.name < b.name
+end
+
+-- Tiers by start tag, the higher priority first among equals.
+local function by_tag(a, b)
+  if a.start ~= b.start then
+    return a.start < b.start
+  end
+  return a.rank > b.rank
+end
+
+local function sorted_tiers()
+  local tiers = {}
+  local found = call('ZRANGE', P .. 'tiers', 0, -1, 'WITHSCORES')
+  for i = 1, #found, 2 do
+    tiers[#tiers + 1] = { pri = found[i], rank = tonumber(found[i]), start = tonumber(found[i + 1]) }
+  end
+  table.sort(tiers, by_tag)
+  return tiers
+end
+
+local function user_of(head)
+  return load_user(string.sub(head.name, 18))
+end

@@ -4,20 +4,32 @@ local GONE_S = 60
 
 -- Lends a job out; the user is charged apart.
 local function lend(attempt, job, user, worker, n, at, deadline)
-  call('HSET', P .. 'a:' .. attempt, 'job', job, 'user', user.id, 'worker', worker, 'n', n, 'at', at)
+  call(
+    'HSET', P .. 'a:' .. attempt, 'job', job, 'user', user.id, 'worker', worker, 'n', n, 'at', at,
+    'pri', user.pri
+  )
   call('ZADD', P .. 'leases', deadline, attempt)
   call('SADD', P .. 'h:' .. worker, attempt)
   call('SADD', P .. 'r:' .. user.id, job)
   call('HSET', P .. 'j:' .. job, 'a', attempt, 'n', n)
+  list(attempt, worker)
 end
 
 -- Ends a lease; `stop` tells its worker so.
 local function take_back(attempt, stop)
-  local worker = call('HGET', P .. 'a:' .. attempt, 'worker')
+  local found = call('HMGET', P .. 'a:' .. attempt, 'worker', 'class', 'state')
+  local worker = found[1]
+  if found[2] then
+    unlist(attempt)
+  end
   call('ZREM', P .. 'leases', attempt)
   call('DEL', P .. 'a:' .. attempt)
   if worker then
     call('SREM', P .. 'h:' .. worker, attempt)
+    if found[3] then
+      unpark(attempt, worker)
+      list_all(worker)
+    end
     if stop then
       call('PUBLISH', P .. 'control', 'stop ' .. worker .. ' ' .. attempt)
     end
@@ -45,8 +57,10 @@ local function count_slots()
 end
 
 local function dismiss(worker)
+  leave_class(worker)
   call('ZREM', P .. 'workers', worker)
   call('DEL', P .. 'wk:' .. worker)
+  list_all(worker)
   call('SREM', P .. 'drains', worker)
   call('INCR', P .. 'catalogue')
   count_slots()

@@ -1,7 +1,8 @@
 -- Where jobs stand.
 -- ARGV: jobs
 -- Returns {now, pace, tiers, jobs}: pace is mean_ms, per_cost, slots; tiers are priority, weight,
--- waiting, start ('' for none); jobs are lists: {} when unknown, {'r', n, at, cost, progress} or
+-- waiting, start ('' for none); jobs are lists: {} when unknown, {'r', n, at, cost, progress,
+-- parked ('1' or '')} or
 -- {'w', n, tier, cost, own_before, own_waiting, rank ('' at the limit), users, not_before ('' for
 -- none)}.
 local pace = call('HMGET', P .. 'pace', 'mean_ms', 'per_cost', 'slots')
@@ -22,8 +23,10 @@ for i, job in ipairs(ARGV) do
   if not found[1] then
     jobs[i] = {}
   elseif found[2] then
-    local at = call('HGET', P .. 'a:' .. found[2], 'at') or num(now_ms())
-    jobs[i] = { 'r', found[3], at, found[4], call('GET', P .. 'p:' .. job) or '' }
+    local attempt = call('HMGET', P .. 'a:' .. found[2], 'at', 'state')
+    local parked = attempt[2] == 'parked' and '1' or ''
+    local progress = call('GET', P .. 'p:' .. job) or ''
+    jobs[i] = { 'r', found[3], attempt[1] or num(now_ms()), found[4], progress, parked }
   else
     local user = load_user(found[1])
     local not_before = call('ZSCORE', P .. 'delayed', job)

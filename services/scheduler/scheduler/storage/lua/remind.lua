@@ -2,4 +2,5 @@
 for _, worker in ipairs(call('SMEMBERS', P .. 'drains')) do
   call('PUBLISH', P .. 'control', 'drain ' .. worker)
 end
+remind(now_ms(), 200)
 return 1

@@ -20,4 +20,5 @@ end
 refresh(user)
 wake(user)
 tell(job)
+preempt()
 return 1
