@@ -50,9 +50,7 @@ class Settings(ServiceSettings):
     park_max_times: int = Field(
         3, ge=0, le=100, description="How often an attempt may be parked; 0: nothing is parked."
     )
-    max_jobs_per_submit: int = Field(
-        500, ge=1, le=1_500, description="Jobs in one request: more may not fit into one message."
-    )
+    max_jobs_per_submit: int = Field(500, ge=1, le=10_000, description="Jobs in one request.")
     max_preview_bytes: int = Field(256 * 1024, ge=0, description="Larger previews are dropped.")
     max_watchers: int = Field(10_000, ge=1, description="Streams that watch jobs, at most.")
     expire_every_s: float = Field(1.0, gt=0, le=60, description="How often leases are looked at.")

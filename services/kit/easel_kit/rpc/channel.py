@@ -10,7 +10,6 @@ import grpc
 from opentelemetry.instrumentation.grpc import aio_client_interceptors
 
 from easel_kit.rpc.interceptors import StreamClientInterceptor, UnaryClientInterceptor
-from easel_kit.rpc.limits import MAX_MESSAGE_BYTES
 
 # Retries belong to gRPC alone. UNAVAILABLE only: all our RPCs are idempotent, and gRPC retries
 # only while no answer has begun (https://grpc.io/docs/guides/retry/).
@@ -53,7 +52,7 @@ async def open_channel(
             ("grpc.max_reconnect_backoff_ms", 1_000),
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", 8 * 1024 * 1024),
         ),
         interceptors=[
             UnaryClientInterceptor(default_timeout_s),

@@ -12,7 +12,6 @@ from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
 from easel_kit.log import get_logger
 from easel_kit.rpc.interceptors import EdgeInterceptor
-from easel_kit.rpc.limits import MAX_MESSAGE_BYTES
 
 _log = get_logger(__name__)
 
@@ -22,7 +21,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     ("grpc.so_reuseport", 0),
 )
 

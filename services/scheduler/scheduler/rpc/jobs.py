@@ -117,7 +117,9 @@ class JobServicer(JobServiceServicer):
     ) -> jobs_pb2.PrependJobsResponse:
         """Moves waiting jobs to the front of the user's line."""
         del context
-        moved = await self._operations.prepend(_user(request.user_id), selection.moved(request))
+        moved = await self._operations.prepend(
+            _user(request.user_id), selection.job_ids(request.job_ids, least=1)
+        )
         return jobs_pb2.PrependJobsResponse(moved_job_ids=moved)
 
     async def PruneJobs(  # noqa: N802

@@ -18,7 +18,7 @@ from scheduler.domain.load import Load
 from scheduler.domain.selection import Cancellation, Filter, Mark, Selection
 from scheduler.rpc.mapping import model_key, state_from_wire, state_to_wire, within
 
-_MAX_JOB_IDS = 1_000
+MAX_JOB_IDS = 1_000
 _MAX_FILTER = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND = 253_402_300_799
@@ -32,8 +32,7 @@ _Checked = TypeVar("_Checked")
 def _each(
     wire: Sequence[str], check: Callable[[str, str], _Checked], most: int, field: str
 ) -> list[_Checked]:
-    if len(wire) > most:
-        raise InvalidInput(field, f"must be {most} at most")
+    within(len(wire), 0, most, f"{field} (how many)")
     return [check(one, f"{field}.{n}") for n, one in enumerate(wire)]
 
 
@@ -46,24 +45,14 @@ def batch_ids(wire: Sequence[str]) -> frozenset[BatchId]:
     return frozenset(_each(wire, ids.batch_id, _MAX_FILTER, "batch_ids"))
 
 
-def job_ids(wire: Sequence[str]) -> list[JobId]:
+def job_ids(wire: Sequence[str], *, least: int = 0) -> list[JobId]:
     """Jobs named.
 
     Raises:
-        InvalidInput: too many, or one that cannot be one.
+        InvalidInput: too few or too many, or one that cannot be one.
     """
-    return _each(wire, ids.job_id, _MAX_JOB_IDS, "job_ids")
-
-
-def moved(request: jobs_pb2.PrependJobsRequest) -> list[JobId]:
-    """Jobs to move.
-
-    Raises:
-        InvalidInput: none, too many, or one that cannot be one.
-    """
-    if not request.job_ids:
-        raise InvalidInput("job_ids", "must name at least one")
-    return job_ids(request.job_ids)
+    within(len(wire), least, MAX_JOB_IDS, "job_ids (how many)")
+    return _each(wire, ids.job_id, MAX_JOB_IDS, "job_ids")
 
 
 def _states(wire: Iterable[jobs_pb2.JobState.ValueType]) -> frozenset[JobState]:
