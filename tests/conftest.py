@@ -41,6 +41,12 @@ def _plain_logs() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Sizes of tests that can be larger than in every run."""
     parser.addoption("--flush-jobs", type=int, default=600, help="open jobs while Redis is emptied")
+    parser.addoption(
+        "--oracle-steps",
+        type=int,
+        default=15_000,
+        help="operations that the scheduler's scripts and their reference are compared over",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -228,27 +228,30 @@ class FairQueue:
             self._ms_per_cost = averaged(self._ms_per_cost, took_ms / job.cost_ms)
         self._refresh(user)
 
-    def hold(self, job_id: JobId) -> bool:
+    def hold(self, job_id: JobId, share: Share | None = None) -> bool:
         """Counts a waiting job as running outside its turn; False where the limit forbids it.
 
         What it has not been charged yet is charged when it ends.
         """
         job = self._jobs[job_id]
-        user = self._users[job.user_id]
-        if len(user.running) >= user.share.max_running:
-            return False
-        self._take(user, job)
-        self._run(user, job_id)
-        self._refresh(user)
-        return True
-
-    def restore(self, job: Waiting, share: Share) -> bool:
-        """Takes in an unknown job of which an attempt runs already; else as `hold`."""
-        user = self._entitle(job.user_id, share)
+        user = self._entitle(job.user_id, share or self._users[job.user_id].share)
         may_run = len(user.running) < user.share.max_running
         if may_run:
+            self._take(user, job)
+            self._run(user, job)
+        self._refresh(user)
+        return may_run
+
+    def restore(self, job: Waiting, share: Share, *, forced: bool = False) -> bool:
+        """Takes in an unknown job of which an attempt runs already; else as `hold`.
+
+        With `forced` also above the limit: the lease was granted before the limit was lowered.
+        """
+        user = self._entitle(job.user_id, share)
+        may_run = forced or len(user.running) < user.share.max_running
+        if may_run:
             self._jobs[job.job_id] = job
-            self._run(user, job.job_id)
+            self._run(user, job)
         self._refresh(user)
         return may_run
 
@@ -266,9 +269,9 @@ class FairQueue:
         jobs = [self._jobs[job_id] for line in lines for job_id in line]
         return [job.job_id for job in sorted(jobs, key=lambda job: (job.order, job.job_id))]
 
-    def _run(self, user: _User, job_id: JobId) -> None:
-        user.running.add(job_id)
-        self._charges.setdefault(job_id, _Charge(user.share.priority, user.share.weight, 0))
+    def _run(self, user: _User, job: Waiting) -> None:
+        user.running.add(job.job_id)
+        self._charges.setdefault(job.job_id, _Charge(user.share.priority, user.share.weight, 0))
 
     def _entitle(self, user_id: UserId, share: Share) -> _User:
         user = self._users.get(user_id)

@@ -22,6 +22,7 @@ elseif found[1] == attempt then
 elseif not found[1] and tonumber(found[2] or '0') <= tonumber(number) and may_run(user) then
   if found[2] then
     take(user, job, model)
+    call('PERSIST', P .. 'u:' .. user.id) -- it may have been paused, and nothing else there
   else
     new_job(job, user, model, ARGV[6], ARGV[7], ARGV[8], number)
   end

@@ -11,6 +11,7 @@ local function release(now, limit)
     call('ZREM', P .. 'delayed', job)
     local found = call('HMGET', P .. 'j:' .. job, 'user', 'model', 'order')
     local user = load_user(found[1])
+    call('PERSIST', P .. 'u:' .. user.id) -- nothing else of the user may have been there
     put(user, job, found[2], found[3])
     refresh(user)
     wake(user)

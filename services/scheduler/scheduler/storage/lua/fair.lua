@@ -123,16 +123,18 @@ local function entitle(id, ver, pri, wt, lim)
     end
     user.f = 0
   end
-  if user.pri ~= pri or user.wt ~= tonumber(wt) then
-    call('HSET', P .. 'weights', pri, wt)
+  if user.pri == pri and user.wt == tonumber(wt) and user.lim == tonumber(lim) and user.ver == tonumber(ver) then
+    return user
   end
+  call('HSET', P .. 'weights', pri, wt)
   user.ver, user.pri, user.wt, user.lim = tonumber(ver), pri, tonumber(wt), tonumber(lim)
   call('HSET', P .. 'u:' .. id, 'ver', ver, 'pri', pri, 'wt', wt, 'lim', lim, 'f', num(user.f))
-  call('PERSIST', P .. 'u:' .. id)
   return user
 end
 
+-- To be followed by put, lend or delay.
 local function new_job(job, user, model, cost, place, order, n)
+  call('PERSIST', P .. 'u:' .. user.id)
   call('HSET', P .. 'j:' .. job, 'user', user.id, 'model', model, 'cost', cost, 'order', order, 'n', n)
   call('ZADD', P .. 'jobs', place, job)
 end
