@@ -26,11 +26,15 @@ class SchedulerProcess:
         self.stack = stack
         self._log = log
 
+    def count(self, event: str) -> int:
+        """How often it has logged this event."""
+        return self._log.read_text().count(f'"event": "{event}"')
+
     async def logs(self, event: str, *, count: int = 1, within_s: float = _START_S) -> None:
         """Waits until it has logged this event so often."""
         async with asyncio.timeout(within_s):
-            while self._log.read_text().count(f'"event": "{event}"') < count:
-                assert self.process.returncode is None, self._log.read_text()[-2000:]
+            while self.count(event) < count:
+                assert self.process.returncode is None, "the scheduler has ended"
                 await asyncio.sleep(_LOOK_S)
 
     async def kill(self) -> None:

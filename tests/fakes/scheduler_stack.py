@@ -493,3 +493,27 @@ class SchedulerStack:
                 yield worker
             finally:
                 await worker.close()
+
+
+_FILL = """
+    WITH people AS (
+        INSERT INTO open_jobs (user_id, open, version, priority, weight, max_running, max_waiting,
+            queue_time_s)
+        SELECT 'user-' || n, count(*), 1, (ARRAY[0, 10, 100])[n % 3 + 1],
+            (ARRAY[1, 4, 16])[n % 3 + 1], 1, 1000000, 86400
+        FROM generate_series(1, $1::int) AS i, LATERAL (SELECT i % $2::int AS n) AS whose
+        GROUP BY n)
+    INSERT INTO jobs (id, user_id, lane, state, generation, cost_ms, queued_at, start_by,
+        traceparent)
+    SELECT 'job_' || i, 'user-' || i % $2::int, 'default', 'queued', $3::jsonb,
+        100 + i * 7919 % 900, now(), now() + interval '1 day', ''
+    FROM generate_series(1, $1::int) AS i ORDER BY i
+"""
+_GENERATION = """{"model_key": "shapes-64", "prompt": "a red circle", "negative_prompt": "",
+    "width_px": 64, "height_px": 64, "steps": 10, "guidance": 2.5, "seed": 1, "sampler": "ddim",
+    "image_count": 1}"""
+
+
+async def fill(stack: SchedulerStack, *, jobs: int, users: int) -> None:
+    """Accepts many jobs behind everyone's back: job_<n> of user-<n modulo users>, three tiers."""
+    await stack.execute(_FILL, jobs, users, _GENERATION)

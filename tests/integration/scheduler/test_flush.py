@@ -11,25 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.fakes.scheduler_process import scheduler_process
-from tests.fakes.scheduler_stack import FakeWorker, SchedulerStack
+from tests.fakes.scheduler_stack import FakeWorker, SchedulerStack, fill
 
-_FILL = """
-    WITH people AS (
-        INSERT INTO open_jobs (user_id, open, version, priority, weight, max_running, max_waiting,
-            queue_time_s)
-        SELECT 'user-' || n, count(*), 1, (ARRAY[0, 10, 100])[n % 3 + 1],
-            (ARRAY[1, 4, 16])[n % 3 + 1], 1, 1000000, 86400
-        FROM generate_series(1, $1::int) AS i, LATERAL (SELECT i % $2::int AS n) AS whose
-        GROUP BY n)
-    INSERT INTO jobs (id, user_id, lane, state, generation, cost_ms, queued_at, start_by,
-        traceparent)
-    SELECT 'job_' || i, 'user-' || i % $2::int, 'default', 'queued', $3::jsonb,
-        100 + i * 7919 % 900, now(), now() + interval '1 day', ''
-    FROM generate_series(1, $1::int) AS i ORDER BY i
-"""
-_GENERATION = """{"model_key": "shapes-64", "prompt": "a red circle", "negative_prompt": "",
-    "width_px": 64, "height_px": 64, "steps": 10, "guidance": 2.5, "seed": 1, "sampler": "ddim",
-    "image_count": 1}"""
 _CONSISTENT = """
     SELECT count(*) = $1 AND bool_and(state IN ('queued', 'running', 'succeeded'))
         AND count(*) FILTER (WHERE state = 'succeeded') =
@@ -79,10 +62,10 @@ async def test_a_flush_under_a_long_line_loses_and_repeats_nothing(
     other = SchedulerStack(stack.database_url, stack.redis_url)
     users, part = max(10, jobs // 50), min(jobs // 3, 300)
     async with stack.dialled():
-        await stack.execute(_FILL, jobs, users, _GENERATION)
+        await fill(stack, jobs=jobs, users=users)
     async with (
-        scheduler_process(stack, tmp_path),
-        scheduler_process(other, tmp_path),
+        scheduler_process(stack, tmp_path) as first,
+        scheduler_process(other, tmp_path) as second,
         stack.redis as redis,
         stack.worker("worker-1", slots=_SLOTS) as one,
         stack.worker("worker-2", slots=_SLOTS) as two,
@@ -112,6 +95,8 @@ async def test_a_flush_under_a_long_line_loses_and_repeats_nothing(
         for hand in hands:
             hand.cancel()
         await asyncio.gather(*hands, return_exceptions=True)
+        # filled once at the start and once after the flush, whichever replica did it
+        assert first.count("queue.rebuilt") + second.count("queue.rebuilt") == 2
         _in_order(diary, jobs, users)
         await _nothing_is_lost(stack, diary, jobs)
 
