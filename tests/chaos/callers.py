@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ _CALL_S = 3.0
 _TRIES = 40
 _QUEUE_TIME_S = 3600
 _BATCH = (1, 1, 1, 2, 4)
-_CANCEL, _GIVE_UP, _REPEAT = 0.08, 0.2, 0.05
+_CANCEL, _GIVE_UP, _REPEAT, _PREPEND = 0.08, 0.2, 0.05, 0.05
 _STATES = {
     number: name.removeprefix("JOB_STATE_").lower() for name, number in jobs_pb2.JobState.items()
 }
@@ -77,6 +78,8 @@ class Tally:
 
     accepted: int = 0
     ended: int = 0
+    failed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Jobs that failed and that their users may repeat, by user."""
     answers: dict[str, int] = field(default_factory=dict)
 
     def count(self, answer: str) -> None:
@@ -121,8 +124,10 @@ class User:
     # --- submits
 
     def _new_job(self) -> jobs_pb2.JobSubmission:
+        failed = self._tally.failed[self.name]
         return jobs_pb2.JobSubmission(
             job_id=new_job_id(),
+            retry_of=failed.pop() if failed else "",
             generation=generation_pb2.Generation(
                 model_key=self._chance.choice(MODELS),
                 prompt="chaos",
@@ -140,24 +145,27 @@ class User:
     async def _submit(self, jobs: list[jobs_pb2.JobSubmission]) -> list[str]:
         """Tries until there is an answer, or gives the jobs up; answers those accepted."""
         names = [job.job_id for job in jobs]
+        prepend = self._chance.random() < _PREPEND
         for _ in range(_TRIES):
-            answer = await self._try_submit(jobs, names)
+            answer = await self._try_submit(jobs, names, prepend=prepend)
             if answer == "accepted":
                 self._tally.accepted += len(jobs)
                 if self._chance.random() < _REPEAT:  # as after a lost answer
-                    await self._try_submit(jobs, names)
+                    await self._try_submit(jobs, names, prepend=prepend)
                 return names
             if answer != "unknown":
                 return []
             if self._chance.random() < _GIVE_UP:
                 for name in names:
                     await self._resolve(name)
-                await self._try_submit(jobs, names)  # too late
+                await self._try_submit(jobs, names, prepend=prepend)  # too late
                 return []
             await asyncio.sleep(self._chance.uniform(0.05, 0.3))
         return []
 
-    async def _try_submit(self, jobs: list[jobs_pb2.JobSubmission], names: list[str]) -> str:
+    async def _try_submit(
+        self, jobs: list[jobs_pb2.JobSubmission], names: list[str], *, prepend: bool
+    ) -> str:
         began = time.time()
         tier = self._tier
         request = jobs_pb2.SubmitJobsRequest(
@@ -171,6 +179,7 @@ class User:
                 queue_time_s=_QUEUE_TIME_S,
             ),
             jobs=jobs,
+            prepend=prepend,
         )
         answer: Literal["accepted", "refused", "buried", "unknown"]
         code = ""
@@ -278,6 +287,8 @@ class Consumer:
         kind = _EVENTS[event.type]
         if self._tally is not None and kind in ENDED:
             self._tally.ended += 1
+            if kind == "failed":
+                self._tally.failed[event.user_id].append(event.job_id)
         return Seen(
             now,
             self._name,

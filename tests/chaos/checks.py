@@ -216,7 +216,7 @@ def unexplained(history: History, row: JobRow) -> str:
 
 def counts_rightly(history: History, attempt: AttemptRow) -> bool:
     """Its own error, or the death or hang of its worker, ended the attempt."""
-    if attempt.outcome == "failed":
+    if attempt.outcome in {"failed", "unfit"}:
         return _failed_by_itself(history, attempt)
     ended_at = attempt.ended_at if attempt.ended_at is not None else float("inf")
     return any(
@@ -272,7 +272,7 @@ def feed_has_no_gaps(history: History) -> Iterator[Violation]:
 
 
 def first_starts_keep_order(history: History) -> Iterator[Violation]:
-    """A user's jobs of one model start in the order in which they were submitted.
+    """A user's jobs of one model start in the order in which they were submitted, fronts apart.
 
     It must be so where the first was accepted before the second was sent, and no store or replica
     was away from then to its start: a job admitted late, by the reconciler, may be overtaken.
@@ -293,7 +293,7 @@ def ordered_pairs(history: History) -> Iterator[tuple[str, str]]:
     ]
     lines: dict[tuple[str, str], list[JobRow]] = defaultdict(list)
     for row in sorted(history.of(JobRow), key=lambda row: row.place):
-        if row.job in history.accepted:
+        if row.job in history.accepted and not row.front:
             lines[row.user, row.model].append(row)
     for line in lines.values():
         for earlier, later in pairwise(line):

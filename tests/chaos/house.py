@@ -35,6 +35,9 @@ _TIMES = {
     "EXPIRE_EVERY_S": 0.2,
     "RECONCILE_EVERY_S": 1.0,
     "FEED_RECHECK_S": 1.0,
+    "RETRY_BASE_S": 0.3,
+    "UNFIT_BASE_S": 0.3,
+    "UNFIT_CAP_S": 2.0,
     "GRACE_S": 1.0,
 }
 

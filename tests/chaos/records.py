@@ -14,6 +14,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+Outcome = Literal["succeeded", "failed", "unfit", "refused", "stopped", "handed_back"]
+"""How a worker says that an attempt ended; named as the scheduler names it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -99,7 +102,7 @@ class Report:
     worker: str
     pid: int
     attempt: str
-    outcome: Literal["succeeded", "failed", "refused", "stopped", "handed_back"]
+    outcome: Outcome
     code: str = ""
     again: bool = False
     kind: Literal["report"] = "report"
@@ -250,6 +253,8 @@ class JobRow:
     attempts: int
     attempt: str
     code: str
+    front: bool
+    """Its user has put it before its other waiting jobs."""
     kind: Literal["job_row"] = "job_row"
 
 

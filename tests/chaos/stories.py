@@ -17,6 +17,7 @@ from tests.chaos.records import (
     EventRow,
     JobRow,
     Kill,
+    Outcome,
     Plan,
     Record,
     Report,
@@ -33,7 +34,6 @@ from tests.chaos.records import (
 ALICE, BOB = "alice", "bob"
 PIDS = {"w1": 11, "w2": 12, "w3": 13}
 _Kind = TypeVar("_Kind", bound=Record)
-_Told = Literal["succeeded", "failed", "refused", "stopped", "handed_back"]
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Story:
     def submit(self, job: str, user: str, at: float) -> None:
         self.places += 1
         self.add(Submit(at, at + 0.01, user, [job], "accepted"))
-        self.add(JobRow(99, job, user, "m", "queued", self.places, 0, "", ""))
+        self.add(JobRow(99, job, user, "m", "queued", self.places, 0, "", "", front=False))
         self.event(at + 0.005, job, user, "queued")
 
     def event(self, at: float, job: str, user: str, kind: str, attempt: str = "") -> None:
@@ -91,7 +91,7 @@ class Story:
             AttemptRow(99, attempt, job, worker, n, at, None, "", counted=False),
         )
 
-    def finish(self, attempt: str, outcome: _Told, at: float, code: str = "") -> None:
+    def finish(self, attempt: str, outcome: Outcome, at: float, code: str = "") -> None:
         """Its worker reports it, is acknowledged, and the job ends so where it ends."""
         start = self.begun(attempt)
         self.add(

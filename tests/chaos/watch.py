@@ -24,7 +24,13 @@ from tests.chaos.records import (
 
 _SAMPLE_EVERY_S = 0.05
 _COUNT_EVERY_S = 0.25
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a statement that meets the loss of its connection half-way
+)
 # One script: one instant. Leases by the user of each attempt, running sets by user, who waits.
 _LOOK = """
 local P = ARGV[1]
@@ -144,7 +150,8 @@ class Watch:
         async with self._database() as db, db.transaction(isolation="repeatable_read"):
             for row in await db.fetch(
                 "SELECT id, user_id, generation ->> 'model_key', state, place, attempts, "
-                "coalesce(attempt_id, ''), coalesce(error_code, '') FROM jobs ORDER BY place"
+                "coalesce(attempt_id, ''), coalesce(error_code, ''), front IS NOT NULL "
+                "FROM jobs ORDER BY place"
             ):
                 self._book.write(JobRow(now, *row))
             for row in await db.fetch(

@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import grpc
 import uuid_utils
@@ -24,7 +24,7 @@ import uuid_utils
 from easel.common.v1 import generation_pb2, model_pb2
 from easel.scheduler.v1 import lease_pb2 as wire
 from easel.scheduler.v1.lease_pb2_grpc import LeaseServiceStub
-from tests.chaos.records import Ack, Book, Cut, Report, Start, Told, Welcomed
+from tests.chaos.records import Ack, Book, Cut, Outcome, Report, Start, Told, Welcomed
 
 MODELS = ("shapes-64", "outlines-64")
 STEPS = 8
@@ -35,10 +35,10 @@ _DRAW_S = (0.05, 0.8)
 _GREETING_S = 3.0
 _REDIAL_S = (0.02, 0.3)
 _TWICE, _INSIST = 0.03, 0.1
-_FATES: tuple[tuple[Literal["succeeded", "failed", "refused", "handed_back"], str, float], ...] = (
+_FATES: tuple[tuple[Outcome, str, float], ...] = (
     ("succeeded", "", 0.91),
     ("failed", "transient", 0.03),
-    ("failed", "worker", 0.02),
+    ("unfit", "worker", 0.02),
     ("refused", "caller", 0.01),
     ("handed_back", "", 0.03),
 )
@@ -55,8 +55,15 @@ class _Held:
     work: wire.Assign
     task: asyncio.Task[None]
     report: wire.WorkRequest | None = None
-    outcome: Literal["succeeded", "failed", "refused", "stopped", "handed_back"] = "succeeded"
+    outcome: Outcome = "succeeded"
     code: str = ""
+    going: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not parked."""
+
+    @property
+    def is_parked(self) -> bool:
+        """It was set aside and has not ended."""
+        return self.report is None and not self.going.is_set()
 
 
 class Worker:
@@ -124,6 +131,10 @@ class Worker:
                 slots=self._slots,
                 models=models,
                 held_attempt_ids=named,
+                can_park=True,
+                parked_attempt_ids=[
+                    attempt for attempt, held in self._held.items() if held.is_parked
+                ],
             )
         )
 
@@ -161,6 +172,10 @@ class Worker:
                 self._stop(message.cancel.attempt_id)
             case "acknowledged":
                 self._settled(message.acknowledged)
+            case "park":
+                self._park(message.park.attempt_id)
+            case "resume":
+                self._go_on(message.resume.attempt_id)
             case _:  # newer than this worker
                 pass
 
@@ -177,7 +192,26 @@ class Worker:
             )
         )
         task = asyncio.create_task(self._draw(work))
-        self._held[work.attempt_id] = _Held(work, task)
+        held = self._held[work.attempt_id] = _Held(work, task)
+        held.going.set()
+
+    def _park(self, attempt: str) -> None:
+        held = self._held.get(attempt)
+        if held is None or held.report is not None:
+            return
+        held.going.clear()
+        parked = wire.AttemptParked(attempt_id=attempt, steps_done=1)
+        self._outbox.put_nowait(wire.WorkRequest(parked=parked))
+        self._offer()
+
+    def _go_on(self, attempt: str) -> None:
+        held = self._held.get(attempt)
+        if held is None or held.report is not None:
+            return
+        held.going.set()
+        resumed = wire.AttemptResumed(attempt_id=attempt)
+        self._outbox.put_nowait(wire.WorkRequest(resumed=resumed))
+        self._offer()
 
     def _stop(self, attempt: str) -> None:
         self._book.write(Told(time.time(), self._name, os.getpid(), attempt))
@@ -209,8 +243,10 @@ class Worker:
 
     async def _draw(self, work: wire.Assign) -> None:
         pause_s = self._chance.uniform(*_DRAW_S) / 3
+        held = self._held[work.attempt_id]
         for step in (2, 5, STEPS):
             await asyncio.sleep(pause_s)
+            await held.going.wait()
             self._outbox.put_nowait(
                 wire.WorkRequest(
                     progress=wire.AttemptProgress(
@@ -218,7 +254,6 @@ class Worker:
                     )
                 )
             )
-        held = self._held[work.attempt_id]
         outcome, code, _ = self._chance.choices(_FATES, [weight for *_, weight in _FATES])[0]
         held.outcome, held.code = outcome, code and PLANTED + code
         held.report = self._ended(work, outcome, code)
@@ -262,7 +297,7 @@ class Worker:
         self._outbox.put_nowait(held.report)
 
     def _offer(self) -> None:
-        running = sum(held.report is None for held in self._held.values())
+        running = sum(held.report is None and not held.is_parked for held in self._held.values())
         free = max(0, self._slots - running)
         self._outbox.put_nowait(wire.WorkRequest(capacity=wire.Capacity(free_slots=free)))
 
