@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tests.chaos.checks import PLANTED, counts_rightly, ordered_pairs
 from tests.chaos.history import History
 from tests.chaos.leases import certain_leases
-from tests.chaos.records import Ack, JobRow, Kill, Sample, Start, Submit
+from tests.chaos.records import Ack, JobRow, Kill, Parked, Sample, Start, Submit
 
 _WORKERS = ("worker", "hang")
 _CALM_S = 0.5
@@ -100,6 +100,7 @@ def describe(history: History) -> str:
         f"jobs: {_counted(row.state for row in history.of(JobRow))}",
         f"failed: {_failures(history)}",
         f"attempts: {_counted(row.outcome for row in history.attempts.values())}",
+        f"parked: {sum(one.on for one in history.of(Parked)):,} times",
         f"answers to submits: {_counted(one.code or one.answer for one in history.of(Submit))}",
         f"tries counted without the death of a worker: {_miscounted(history)}",
         f"looked at: {_looked_at(history)}",

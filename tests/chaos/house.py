@@ -38,6 +38,7 @@ _TIMES = {
     "RETRY_BASE_S": 0.3,
     "UNFIT_BASE_S": 0.3,
     "UNFIT_CAP_S": 2.0,
+    "PARK_MAX_S": 1.0,
     "GRACE_S": 1.0,
 }
 

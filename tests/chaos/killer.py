@@ -27,6 +27,8 @@ _WEIGHTS: dict[What, int] = {
 _FIRST: tuple[What, ...] = ("worker", "scheduler", "redis", "postgres", "hang", "flush", "backend")
 """However few kills a run has, these come before chance decides."""
 _TWO_AT_ONCE = 0.2
+_CALM, _CALM_S = 0.4, 4.0
+"""So often nothing else happens for a while after a hang, so that it is seen alone."""
 _HANG_S = (0.3, 2.5 * LEASE_TTL_S)
 _PATIENCE_S = 60.0
 _LOOK_S = 0.02
@@ -50,10 +52,12 @@ def draw_plan(kills: int, seed: int, *, pause_s: float) -> list[Strike]:
     first = list(_FIRST)
     chance.shuffle(first)
     kinds, weights = list(_WEIGHTS), list(_WEIGHTS.values())
-    plan = []
+    plan: list[Strike] = []
     for number in range(1, kills + 1):
         what = first.pop() if first else chance.choices(kinds, weights)[0]
         wait_s = 0.0 if chance.random() < _TWO_AT_ONCE else chance.uniform(0.1, 1.9) * pause_s
+        if plan and plan[-1].what == "hang" and chance.random() < _CALM:
+            wait_s += _CALM_S
         plan.append(Strike(number, wait_s, what, chance.random(), chance.uniform(*_HANG_S)))
     return plan
 

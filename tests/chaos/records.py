@@ -132,6 +132,18 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """A worker was told to set an attempt aside (`on`), or to go on with it."""
+
+    at: float
+    worker: str
+    pid: int
+    attempt: str
+    on: bool
+    kind: Literal["parked"] = "parked"
+
+
+@dataclass(frozen=True, slots=True)
 class Welcomed:
     """A worker's stream stands; of the attempts that it named, these it keeps."""
 
@@ -315,9 +327,9 @@ class Done:
 
 
 Record = (
-    Run | Plan | Submit | Cancel | Resolve | Start | Report | Ack | Told | Welcomed | Cut | Seen
-    | Subscribed | Kill | Back | Fell | Sample | Count | JobRow | AttemptRow | ResultRow | EventRow
-    | TombstoneRow | Done
+    Run | Plan | Submit | Cancel | Resolve | Start | Report | Ack | Told | Parked | Welcomed
+    | Cut | Seen | Subscribed | Kill | Back | Fell | Sample | Count | JobRow | AttemptRow
+    | ResultRow | EventRow | TombstoneRow | Done
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import uuid_utils
 from easel.common.v1 import generation_pb2, model_pb2
 from easel.scheduler.v1 import lease_pb2 as wire
 from easel.scheduler.v1.lease_pb2_grpc import LeaseServiceStub
-from tests.chaos.records import Ack, Book, Cut, Outcome, Report, Start, Told, Welcomed
+from tests.chaos.records import Ack, Book, Cut, Outcome, Parked, Report, Start, Told, Welcomed
 
 MODELS = ("shapes-64", "outlines-64")
 STEPS = 8
@@ -196,6 +196,7 @@ class Worker:
         held.going.set()
 
     def _park(self, attempt: str) -> None:
+        self._book.write(Parked(time.time(), self._name, os.getpid(), attempt, on=True))
         held = self._held.get(attempt)
         if held is None or held.report is not None:
             return
@@ -205,6 +206,7 @@ class Worker:
         self._offer()
 
     def _go_on(self, attempt: str) -> None:
+        self._book.write(Parked(time.time(), self._name, os.getpid(), attempt, on=False))
         held = self._held.get(attempt)
         if held is None or held.report is not None:
             return
