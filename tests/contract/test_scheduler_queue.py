@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from easel_kit.errors import Conflict, NotFound
 from easel_kit.ids import JobId, ModelKey, UserId, WorkerId, new_attempt_id
 from scheduler.domain.lease import Claim
-from scheduler.domain.line import Admission, Depth, Progress
+from scheduler.domain.line import Admission, Depth, End, Progress
 from scheduler.domain.policy import Share
 from scheduler.domain.worker import Model, ModelDefaults, Worker
 from scheduler.ports import Leases, Line, Registry, Upkeep
@@ -130,7 +130,7 @@ async def test_jobs_of_a_user_come_in_order_within_the_limit(queue: Queue) -> No
     assert [first.job_id, second.job_id] == [jobs[0].job_id, jobs[1].job_id]
     assert (first.number, first.user_id, first.worker_id) == (1, ALICE, W)
     assert await queue.claimed() == []
-    await queue.line.remove([first.job_id], by=first.attempt_id)
+    await queue.line.end([End(first.job_id, first.attempt_id)])
     assert await queue.claimed() == [jobs[2].job_id]
 
 
@@ -368,7 +368,7 @@ async def test_where_jobs_stand(queue: Queue) -> None:
     assert running.first_step_at == at
     assert running.position == 0
     assert (waiting.running, waiting.position, waiting.eta_s) == (False, 1, None)
-    await queue.line.remove([first.job_id], by=claim.attempt_id, took_ms=400)
+    await queue.line.end([End(first.job_id, claim.attempt_id, 400)])
     (waiting,) = (await queue.line.live([second.job_id])).values()
     assert waiting.eta_s == pytest.approx(0.4)
 
@@ -393,7 +393,7 @@ async def test_a_pause_keeps_a_job_out_of_the_line_and_its_place_in_it(queue: Qu
     await queue.line.admit(jobs)
     await queue.leases.join(worker())
     (claim,) = await queue.claim()
-    await queue.line.remove([jobs[1].job_id], took_ms=100)  # measures the pace
+    await queue.line.end([End(jobs[1].job_id, took_ms=100)])  # measures the pace
     later = admission()
     await queue.line.admit([later])
     end = datetime.now(UTC) + timedelta(seconds=0.4)

@@ -25,6 +25,7 @@ from scheduler.service.assign import Assigner
 from scheduler.service.dispatch import Dispatch
 from scheduler.service.feed import Feed
 from scheduler.service.fitness import Fitness
+from scheduler.service.fresh import Fresh
 from scheduler.service.hearing import Hearing
 from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
@@ -116,13 +117,16 @@ class House:
         self.bell = MemoryBell()
         self.seen = RecordingObserver()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.submits = Submits(self.store, self.queue, self.seen, lane=LANE, max_jobs_per_submit=10)
+        self.fresh = Fresh()
+        self.submits = Submits(
+            self.store, self.queue, self.fresh, self.seen, lane=LANE, max_jobs_per_submit=10
+        )
         self.jobs = Jobs(self.store, self.queue, self.queue, self.seen)
-        self.operations = Operations(self.store, self.jobs, self.queue, self.seen)
+        self.operations = Operations(self.store, self.jobs, self.queue, self.fresh, self.seen)
         self.plans = Plans(self.store, self.queue, self.seen, self.clock, lane=LANE)
         self.overview = Overview(self.store, self.queue, self.seen, self.clock)
         self.settler = Settler(self.store, self.queue, self.seen)
-        self.recorder = Recorder(self.store, self.queue, self.seen)
+        self.recorder = Recorder(self.store, self.queue, self.seen, linger_s=0)
         self.pump = ProgressPump(self.queue, self.seen, max_preview_bytes=10)
         self.dispatch = Dispatch()
         keeper = Keeper(self.store, self.queue)
@@ -134,6 +138,7 @@ class House:
             keeper=keeper,
             assigner=Assigner(
                 attempts=self.store,
+                fresh=self.fresh,
                 line=self.queue,
                 leases=self.queue,
                 keeper=keeper,
@@ -144,6 +149,7 @@ class House:
             reports=Reports(
                 self.store,
                 self.settler,
+                self.recorder,
                 Fitness(self.queue, self.seen, self.spawn, pause=Backoff(0.01, 0.04)),
                 self.seen,
             ),

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.lease import Claim
-from scheduler.domain.line import Admission, Progress
+from scheduler.domain.line import Admission, End, Progress
 from scheduler.domain.policy import FairQueue, Share, Waiting
 from scheduler.domain.worker import Worker
 from scheduler.storage.codec import claims_from_redis
@@ -215,7 +215,7 @@ class Both:
         took_ms = random.choice((None, 0, 100, random.randint(1, 20_000)))
         other = random.random() < 0.1
         by = AttemptId("att_other") if other else claim.attempt_id
-        await self._line.remove([job_id], by=by, took_ms=took_ms)
+        await self._line.end([End(job_id, by, took_ms)])
         done = self._done.get(job_id, 0.0)
         self.reference.remove(job_id, took_ms=None if other else took_ms, done=done)
         self._forget(job_id)
@@ -230,7 +230,7 @@ class Both:
         late = random.random() < 0.3
         took_ms = random.randint(0, 5_000) if late else None
         by = AttemptId("att_late") if late else None
-        await self._line.remove([*gone, JobId("job_unknown")], by=by, took_ms=took_ms)
+        await self._line.end([End(one, by, took_ms) for one in [*gone, JobId("job_unknown")]])
         for job_id in gone:
             self.reference.remove(job_id, took_ms=took_ms)
             self._forget(job_id)

@@ -17,7 +17,7 @@ from scheduler.domain.estimate import Pace, eta_waiting_s
 from scheduler.domain.lease import (
     Claim,
 )
-from scheduler.domain.line import Admission, Depth, Live, Progress
+from scheduler.domain.line import Admission, Depth, End, Live, Progress
 from scheduler.domain.parking import Parking, Seat, Seats, SeatState
 from scheduler.domain.policy import FairQueue, Share, Waiting
 from scheduler.domain.stream import Control, Drain, Park, Resume, Stop
@@ -174,27 +174,31 @@ class MemoryQueue:
             admission.share,
         )
 
-    async def remove(
-        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int | None = None
-    ) -> None:
+    async def end(self, ends: Sequence[End]) -> None:
         """See `ports.Line`."""
         self._reach()
-        for job_id in job_ids:
-            self._gone.add(job_id)
-            entry = self._entries.pop(job_id, None)
+        for end in ends:
+            self._gone.add(end.job_id)
+            entry = self._entries.pop(end.job_id, None)
             if entry is not None:
-                other = entry.claim is not None and entry.claim.attempt_id != by
-                if entry.claim is not None:
-                    self._seats.end(entry.claim.attempt_id)
-                self._policy.remove(
-                    job_id, took_ms=None if other else took_ms, done=_done(entry.progress)
-                )
-                if entry.claim is not None and other:
-                    self._tell(entry.claim, Stop(entry.claim.attempt_id))
-                if took_ms and not other:
-                    self._pace = Pace(took_ms, took_ms / entry.admission.cost_ms, 0)
-            self.handler.on_job(job_id, None)
+                self._forget(entry, end)
+            self.handler.on_job(end.job_id, None)
         self._wake()
+
+    def _forget(self, entry: _Entry, end: End) -> None:
+        other = entry.claim is not None and entry.claim.attempt_id != end.by
+        took_ms = None if other else end.took_ms
+        if entry.claim is not None:
+            self._seats.end(entry.claim.attempt_id)
+        self._policy.remove(end.job_id, took_ms=took_ms, done=_done(entry.progress))
+        if entry.claim is not None and other:
+            self._tell(entry.claim, Stop(entry.claim.attempt_id))
+        if took_ms:
+            self._pace = Pace(took_ms, took_ms / entry.admission.cost_ms, 0)
+
+    async def remove(self, job_ids: Collection[JobId]) -> None:
+        """See `ports.Line`."""
+        await self.end([End(job_id) for job_id in job_ids])
 
     def _pause(self, entry: _Entry, not_before: datetime | None) -> None:
         if not_before is not None and not_before > self._clock.now():

@@ -29,6 +29,7 @@ from scheduler.service.assign import Assigner
 from scheduler.service.dispatch import Dispatch
 from scheduler.service.feed import Feed
 from scheduler.service.fitness import Fitness
+from scheduler.service.fresh import Fresh
 from scheduler.service.hearing import Hearing
 from scheduler.service.jobs import Jobs
 from scheduler.service.keeper import Keeper
@@ -63,6 +64,7 @@ from scheduler.storage.signals import RedisSignals
 
 SCHEMA = "scheduler"
 _OPEN_WAIT_S = 1.0
+_RECORD_LINGER_S = 0.02
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 _log = get_logger(__name__)
@@ -225,7 +227,8 @@ def _build(
     settings: Settings, stores: _Stores, observer: Observer, clock: Clock, spawn: Spawn
 ) -> _Uses:
     settler = Settler(stores.attempts, stores.line, observer)
-    recorder = Recorder(stores.attempts, stores.line, observer)
+    recorder = Recorder(stores.attempts, stores.line, observer, linger_s=_RECORD_LINGER_S)
+    fresh = Fresh()
     pump = ProgressPump(stores.leases, observer, max_preview_bytes=settings.max_preview_bytes)
     dispatch = Dispatch()
     keeper = Keeper(stores.attempts, stores.leases)
@@ -238,6 +241,7 @@ def _build(
         keeper=keeper,
         assigner=Assigner(
             attempts=stores.attempts,
+            fresh=fresh,
             line=stores.line,
             leases=stores.leases,
             keeper=keeper,
@@ -248,6 +252,7 @@ def _build(
         reports=Reports(
             stores.attempts,
             settler,
+            recorder,
             Fitness(
                 stores.leases,
                 observer,
@@ -288,12 +293,13 @@ def _build(
         submits=Submits(
             stores.jobs,
             stores.line,
+            fresh,
             observer,
             lane=settings.lane,
             max_jobs_per_submit=settings.max_jobs_per_submit,
         ),
         jobs=jobs,
-        operations=Operations(stores.own_line, jobs, stores.line, observer),
+        operations=Operations(stores.own_line, jobs, stores.line, fresh, observer),
         plans=Plans(stores.plans, stores.line, observer, clock, lane=settings.lane),
         overview=Overview(stores.load, stores.leases, observer, clock),
         watches=watches,

@@ -24,7 +24,7 @@ from scheduler.domain.job import (
     Submission,
 )
 from scheduler.domain.lease import Claim, Report, Settled
-from scheduler.domain.line import Accepted, Admission, Depth, Live, Progress
+from scheduler.domain.line import Accepted, Admission, Depth, End, Live, Progress
 from scheduler.domain.load import Load, Reading
 from scheduler.domain.policy import Share
 from scheduler.domain.selection import Cancellation, Filter, Mark, PlanChange, Selection
@@ -233,14 +233,16 @@ class Line(Protocol):
         """Puts jobs in line, or back under the lease they had; answers how many were unknown."""
         ...
 
-    async def remove(
-        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int | None = None
-    ) -> None:
-        """The jobs have ended: frees places and slots, stops other attempts than `by`.
+    async def end(self, ends: Sequence[End]) -> None:
+        """The jobs have ended: frees places and slots, stops other attempts of them.
 
-        Their users are left charged for what really ran: by `took_ms` where the attempt `by`
-        succeeded (0: nobody knows how long it took), else by the progress that was shown.
+        Their users are left charged for what really ran: by how long it took where an attempt
+        succeeded, else by the progress that was shown.
         """
+        ...
+
+    async def remove(self, job_ids: Collection[JobId]) -> None:
+        """As `end`, where no worker has reported it."""
         ...
 
     async def requeue(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from easel_kit.errors import Conflict, DependencyDown, Internal, Overloaded
-from easel_kit.ids import WorkerId, new_attempt_id, new_job_id
+from easel_kit.ids import AttemptId, WorkerId, new_attempt_id, new_job_id
 from scheduler.domain.job import JobState
-from scheduler.domain.lease import Ended, Outcome
+from scheduler.domain.lease import Claim, Ended, Outcome, Report, Settled
 from scheduler.domain.selection import Selection
 from scheduler.domain.stream import Acknowledged, Assign, Drain, Stop, Welcome
 from scheduler.service import session as session_module
@@ -51,6 +52,7 @@ async def test_a_claim_that_cannot_be_read_goes_back_uncounted(
     monkeypatch.setattr("scheduler.service.assign._RETRY_S", 0)
     worker = await house.worker(offer=False)
     (job,) = await house.submit()
+    house.fresh.take([job.id])  # another replica has accepted it
     house.store.away = True
     worker.session.offer(1)
     await house.until(lambda: "trouble claim" in house.seen.names())
@@ -58,6 +60,72 @@ async def test_a_claim_that_cannot_be_read_goes_back_uncounted(
     assert (await worker.hears(Assign)).job.id == job.id
     await house.settled()
     assert len(house.store.tries) == 1
+
+
+async def test_a_job_accepted_here_is_sent_without_another_look(house: House) -> None:
+    worker = await house.worker(offer=False)
+    await worker.hears(Welcome)
+    first, second = await house.submit(new_job_id(), new_job_id())
+    house.store.away = True
+    worker.session.offer(1)
+    assert (await worker.hears(Assign)).job.id == first.id
+    house.store.away = False
+    await house.operations.cancel(ALICE, second.id)
+    worker.session.offer(1)
+    await worker.hears_nothing()
+
+
+async def test_only_the_latest_accepted_jobs_are_kept_at_hand(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.fresh._MAX_JOBS", 2)
+    jobs = await house.submit(*[new_job_id() for _ in range(3)])
+    assert list(house.fresh.take([job.id for job in jobs])) == [job.id for job in jobs[1:]]
+    assert house.fresh.take([job.id for job in jobs]) == {}
+
+
+async def test_an_attempt_that_ends_at_once_is_written_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house.recorder, "_linger_s", 0.01)
+    recorded: list[Claim] = []
+    record = house.store.record
+
+    async def watched(claims: Sequence[Claim], *, revive: bool = False) -> list[AttemptId]:
+        recorded.extend(claims)
+        return await record(claims, revive=revive)
+
+    monkeypatch.setattr(house.store, "record", watched)
+    await house.submit(new_job_id(), new_job_id())
+    worker = await house.worker(slots=2)
+    quick, slow = [await worker.hears(Assign) for _ in range(2)]
+    worker.reports(quick)
+    assert (await worker.hears(Acknowledged)).accepted
+    await house.until(lambda: recorded)
+    assert recorded == [slow.claim]
+    assert set(house.store.tries) == {quick.claim.attempt_id, slow.claim.attempt_id}
+
+
+async def test_reports_that_wait_together_are_settled_together(house: House) -> None:
+    jobs = await house.submit(*[new_job_id() for _ in range(3)])
+    worker = await house.worker(slots=3)
+    assigned = [await worker.hears(Assign) for _ in jobs]
+    decided: list[int] = []
+    settle = house.store.settle
+
+    async def counted(reports: Sequence[Report]) -> list[Settled]:
+        decided.append(len(reports))
+        return await settle(reports)
+
+    house.store.settle = counted  # type: ignore[method-assign]
+    for job in assigned:
+        worker.reports(job)
+    worker.session.hang_up()
+    heard = [await worker.hears(Acknowledged) for _ in jobs]
+    assert [one.attempt_id for one in heard] == [job.claim.attempt_id for job in assigned]
+    assert decided == [3]
+    await house.until(lambda: worker.session.closed)
+    assert [house.store.rows[job.id].state for job in jobs] == [JobState.SUCCEEDED] * 3
 
 
 async def test_a_stream_that_ends_during_its_claim_gives_it_back(house: House) -> None:
@@ -238,7 +306,7 @@ async def test_reports_are_durable_while_the_queue_is_away(house: House) -> None
     house.queue.away = True
     worker.reports(assigned)
     assert (await worker.hears(Acknowledged)).accepted
-    assert "trouble free" in house.seen.names()
+    await house.until(lambda: "trouble free" in house.seen.names())
     assert house.store.rows[job.id].state is JobState.SUCCEEDED
     house.queue.away = False
     await house.reconciler.reconcile()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from easel_kit.ids import JobId, ModelKey, UserId
+from easel_kit.ids import AttemptId, JobId, ModelKey, UserId
 from scheduler.domain.job import Job, JobState
 from scheduler.domain.lease import Claim
 from scheduler.domain.policy import Share
@@ -33,6 +33,17 @@ class Admission:
     def order(self) -> int:
         """As `Job.order`."""
         return self.place if self.front is None else self.front
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A job that has ended, as the queue needs it."""
+
+    job_id: JobId
+    by: AttemptId | None = None
+    """The attempt whose worker reported it; other attempts of the job are stopped."""
+    took_ms: int | None = None
+    """How long its success took (0: nobody knows); None for any other end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Sequence
 
 from easel_kit.errors import Conflict, DependencyDown, NotFound
+from easel_kit.ids import JobId
+from scheduler.domain.job import Job
 from scheduler.domain.lease import Claim
 from scheduler.ports import AttemptStore, Leases, Line, Observer
 from scheduler.service.dispatch import Dispatch
+from scheduler.service.fresh import Fresh
 from scheduler.service.keeper import Keeper
 from scheduler.service.recorder import Recorder
 from scheduler.service.session import Session
@@ -25,6 +28,7 @@ class Assigner:
         self,
         *,
         attempts: AttemptStore,
+        fresh: Fresh,
         line: Line,
         leases: Leases,
         keeper: Keeper,
@@ -32,8 +36,12 @@ class Assigner:
         dispatch: Dispatch,
         observer: Observer,
     ) -> None:
-        """Reads what to draw from `attempts`; hands claims that cannot be sent back to `line`."""
+        """Knows what to draw from `fresh` or reads it from `attempts`.
+
+        Claims that cannot be sent go back to `line`.
+        """
         self._attempts = attempts
+        self._fresh = fresh
         self._line = line
         self._leases = leases
         self._keeper = keeper
@@ -84,7 +92,7 @@ class Assigner:
 
     async def _send(self, session: Session, claims: Sequence[Claim]) -> None:
         try:
-            jobs = await self._attempts.open({claim.job_id for claim in claims})
+            jobs = await self._jobs({claim.job_id for claim in claims})
         except DependencyDown:
             await self._give_back(claims)
             raise
@@ -103,6 +111,13 @@ class Assigner:
             self._observer.claimed(claim, waited_s=waited_s, traceparent=job.traceparent)
         if ended:  # the queue had not heard of it yet
             await self._line.remove(ended)
+
+    async def _jobs(self, job_ids: set[JobId]) -> dict[JobId, Job]:
+        """Those of the jobs that are open, as far as is known here."""
+        jobs = self._fresh.take(job_ids)
+        if unknown := job_ids.difference(jobs):
+            jobs |= await self._attempts.open(unknown)
+        return jobs
 
     async def _give_back(self, claims: Sequence[Claim]) -> None:
         # nobody has seen these attempts: no row of them, no try counted

@@ -15,17 +15,21 @@ from scheduler.domain.lease import Settled
 from scheduler.domain.selection import Cancellation, Filter, Selection
 from scheduler.ports import Line, Observer, OwnLineStore
 from scheduler.service.briefly import briefly
+from scheduler.service.fresh import Fresh
 from scheduler.service.jobs import Jobs
 
 
 class Operations:
     """Use cases; all of them may be repeated."""
 
-    def __init__(self, store: OwnLineStore, jobs: Jobs, line: Line, observer: Observer) -> None:
-        """`jobs` shows what came of it."""
+    def __init__(
+        self, store: OwnLineStore, jobs: Jobs, line: Line, fresh: Fresh, observer: Observer
+    ) -> None:
+        """`jobs` shows what came of it; what has ended is not sent from `fresh` any more."""
         self._store = store
         self._jobs = jobs
         self._line = line
+        self._fresh = fresh
         self._observer = observer
 
     async def cancel(self, user_id: UserId, job_id: JobId) -> Job:
@@ -63,6 +67,7 @@ class Operations:
             )
         for job in found.stopping:
             self._observer.cancel_requested(job)
+        self._fresh.take(job.id for job in found.ended)
         async with briefly("cancel", self._observer):
             # also what had ended before: an earlier call may not have come so far
             if gone := [*(job.id for job in found.ended), *found.over]:

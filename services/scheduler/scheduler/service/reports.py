@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from easel_kit.errors import DependencyDown
+from easel_kit.ids import AttemptId
 from scheduler.domain.lease import Ended, Report
 from scheduler.domain.stream import Acknowledged
 from scheduler.ports import AttemptStore, Observer
 from scheduler.service.fitness import Fitness
+from scheduler.service.recorder import Recorder
 from scheduler.service.session import Session
 from scheduler.service.settle import Settler
 
@@ -17,25 +20,31 @@ _MAX_RETRY_S = 2.0
 
 
 class Reports:
-    """Deals with the reports of sessions, one at a time for each, in order."""
+    """Deals with the reports of sessions, for each in order and all that have come together."""
 
     def __init__(
-        self, attempts: AttemptStore, settler: Settler, fitness: Fitness, observer: Observer
+        self,
+        attempts: AttemptStore,
+        settler: Settler,
+        recorder: Recorder,
+        fitness: Fitness,
+        observer: Observer,
     ) -> None:
-        """`attempts` knows claims of streams before."""
+        """`attempts` knows claims of streams before; `recorder` need not write what has ended."""
         self._attempts = attempts
         self._settler = settler
+        self._recorder = recorder
         self._fitness = fitness
         self._observer = observer
 
     async def run(self, session: Session) -> None:
         """Works off reports until the session is closed."""
         with session.work():
-            while (ended := await session.reports.get()) is not None:
+            while ended := await session.told():
                 await self._deliver(session, ended)
             session.close()
 
-    async def _deliver(self, session: Session, ended: Ended) -> None:
+    async def _deliver(self, session: Session, ended: Sequence[Ended]) -> None:
         pause_s = _RETRY_S
         while True:
             try:
@@ -49,21 +58,30 @@ class Reports:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _MAX_RETRY_S)
 
-    async def _settle(self, session: Session, ended: Ended) -> None:
-        report = await self._complete(session, ended)
-        if report is None:
-            session.send(Acknowledged(ended.attempt_id, accepted=False))
-            return
-        (settled,) = await self._settler.decide([report])
-        session.send(Acknowledged(ended.attempt_id, settled.accepted))
-        await self._fitness.note(session, ended.outcome)
-        await self._settler.follow([settled], by_worker=True, took_ms=ended.total_ms)
-        session.drop(ended.attempt_id)
+    async def _settle(self, session: Session, ended: Sequence[Ended]) -> None:
+        reports = await self._complete(session, ended)
+        settled = await self._settler.decide(list(reports.values())) if reports else []
+        self._recorder.drop(reports)
+        accepted = {one.claim.attempt_id for one in settled if one.claim and one.accepted}
+        for one in ended:
+            session.send(Acknowledged(one.attempt_id, accepted=one.attempt_id in accepted))
+        for one in ended:
+            if one.attempt_id in reports:
+                await self._fitness.note(session, one.outcome)
+        took_ms = {one.attempt_id: one.total_ms for one in ended}
+        await self._settler.follow(settled, by_worker=True, took_ms=took_ms)
+        for one in ended:
+            session.drop(one.attempt_id)
 
-    async def _complete(self, session: Session, ended: Ended) -> Report | None:
-        held = session.held.get(ended.attempt_id)
-        if held is not None:
-            return ended.of(held.claim, held.first_step_at)
-        for claim in await self._attempts.claims([ended.attempt_id]):
-            return ended.of(claim, None)
-        return None
+    async def _complete(self, session: Session, ended: Sequence[Ended]) -> dict[AttemptId, Report]:
+        """The reports by attempt, without those of attempts that nobody knows."""
+        unknown = [one.attempt_id for one in ended if one.attempt_id not in session.held]
+        known = await self._attempts.claims(unknown) if unknown else []
+        claims = {claim.attempt_id: claim for claim in known}
+        reports = {}
+        for one in ended:
+            if (held := session.held.get(one.attempt_id)) is not None:
+                reports[one.attempt_id] = one.of(held.claim, held.first_step_at)
+            elif (claim := claims.get(one.attempt_id)) is not None:
+                reports[one.attempt_id] = one.of(claim, None)
+        return reports

@@ -182,6 +182,18 @@ class Session:
         except asyncio.QueueFull:
             self.close(Overloaded("too many reports at once"))
 
+    async def told(self) -> list[Ended]:
+        """All reports that wait, at least one; none when the worker has said its last."""
+        first = await self.reports.get()
+        found = [] if first is None else [first]
+        while found and not self.reports.empty():
+            more = self.reports.get_nowait()
+            if more is None:
+                _put_last(self.reports, None)
+                break
+            found.append(more)
+        return found
+
     def hang_up(self) -> None:
         """The worker says no more: what it said is still dealt with, then the stream ends."""
         if not self.closed:

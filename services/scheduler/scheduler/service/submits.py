@@ -18,6 +18,7 @@ from easel_kit.ids import JobId
 from scheduler.domain.job import Job, JobState, Submission
 from scheduler.domain.line import Accepted, Admission, Live, seen
 from scheduler.ports import JobStore, Line, Observer
+from scheduler.service.fresh import Fresh
 
 # Of a caller's deadline of some seconds, what the queue may take.
 _QUEUE_WAIT_S = 1.0
@@ -43,14 +44,19 @@ class Submits:
         self,
         store: JobStore,
         line: Line,
+        fresh: Fresh,
         observer: Observer,
         *,
         lane: str,
         max_jobs_per_submit: int,
     ) -> None:
-        """`lane` is that of `line`; `max_jobs_per_submit` bounds one request."""
+        """New jobs go to `line`, whose `lane` this is, and to `fresh`.
+
+        `max_jobs_per_submit` bounds one request.
+        """
         self._store = store
         self._line = line
+        self._fresh = fresh
         self._observer = observer
         self._lane = lane
         self._max_jobs = max_jobs_per_submit
@@ -101,6 +107,7 @@ class Submits:
     def _follow(self, accepted: Accepted) -> _Durable:
         for job in accepted.jobs:
             if job.id in accepted.fresh:
+                self._fresh.add(job)
                 self._observer.queued(job)
         try:
             places = self._queueing.put(accepted)

@@ -20,6 +20,8 @@ from easel_kit.log import get_logger
 _CHANNEL = "easel_scheduler_events"
 _RECONNECT_S = 0.5
 _PROBE_S = 5.0
+# Rings within this time after one that was sent are sent as one.
+_TOLD_S = 0.01
 
 _log = get_logger(__name__)
 
@@ -77,6 +79,7 @@ class PostgresBell:
             try:
                 async with connection(self._pool) as db:
                     await db.execute("SELECT pg_notify($1, '')", _CHANNEL)
+                await asyncio.sleep(_TOLD_S)
             except DependencyDown:
                 await asyncio.sleep(_RECONNECT_S)
 

@@ -11,7 +11,7 @@ from typing import Any
 from easel_kit.ids import AttemptId, ImageId, JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.job import Generation, Image
 from scheduler.domain.lease import Claim
-from scheduler.domain.line import Admission, Progress
+from scheduler.domain.line import Admission, End, Progress
 from scheduler.domain.policy import Share
 from scheduler.domain.stream import Control, Drain, Park, Resume, Stop
 from scheduler.domain.worker import Model, ModelDefaults, Worker
@@ -102,6 +102,11 @@ def control_from_redis(message: bytes) -> tuple[WorkerId, Control]:
     if verb == "drain":
         return WorkerId(worker_id), Drain()
     return WorkerId(worker_id), _CONTROLS[verb](AttemptId(*attempt))
+
+
+def end_to_redis(end: End) -> tuple[str, str, str]:
+    """The arguments of one job for `remove.lua`."""
+    return end.job_id, end.by or "", "" if end.took_ms is None else str(end.took_ms)
 
 
 def worker_to_json(worker: Worker) -> str:

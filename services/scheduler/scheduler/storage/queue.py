@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from easel_kit.ids import AttemptId, JobId, UserId
+from easel_kit.ids import JobId, UserId
 from easel_kit.redis import redis_errors
 from scheduler.domain.estimate import (
     Pace,
@@ -23,12 +23,13 @@ from scheduler.domain.estimate import (
     position,
 )
 from scheduler.domain.lease import Claim
-from scheduler.domain.line import Admission, Depth, Live
+from scheduler.domain.line import Admission, Depth, End, Live
 from scheduler.domain.policy import Share
 from scheduler.domain.survey import Survey
 from scheduler.storage.codec import (
     admission_to_redis,
     claims_from_redis,
+    end_to_redis,
     from_ms,
     progress_from_redis,
     share_to_redis,
@@ -58,12 +59,15 @@ class RedisLine:
             added += await self._scripts.run("admit", self._lease_ms, *fields)
         return added
 
-    async def remove(
-        self, job_ids: Collection[JobId], *, by: AttemptId | None = None, took_ms: int | None = None
-    ) -> None:
+    async def end(self, ends: Sequence[End]) -> None:
         """See `ports.Line`."""
-        for some in _batches(job_ids):
-            await self._scripts.run("remove", by or "", "" if took_ms is None else took_ms, *some)
+        for some in _batches(ends):
+            fields = [field for end in some for field in end_to_redis(end)]
+            await self._scripts.run("remove", *fields)
+
+    async def remove(self, job_ids: Collection[JobId]) -> None:
+        """See `ports.Line`."""
+        await self.end([End(job_id) for job_id in job_ids])
 
     async def requeue(
         self, claim: Claim, *, stop: bool, not_before: datetime | None = None

@@ -1,10 +1,8 @@
 -- Jobs have ended: frees their slots and places and remembers for a while that they are gone.
--- ARGV: attempt that reported the end ('' for none), milliseconds that its success took (0: nobody
---       knows; '' for any other end), jobs
-local by, took_ms = ARGV[1], tonumber(ARGV[2])
-
-for i = 3, #ARGV do
-  local job = ARGV[i]
+-- ARGV: for each job: job, attempt that reported the end ('' for none), milliseconds that its
+--       success took (0: nobody knows; '' for any other end)
+for i = 1, #ARGV, 3 do
+  local job, by, took_ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local found = call('HMGET', P .. 'j:' .. job, 'user', 'model', 'a', 'cost', 'charged')
   call('SET', P .. 'gone:' .. job, '1', 'EX', GONE_S)
   if found[1] then
@@ -31,8 +29,8 @@ for i = 3, #ARGV do
     wake(user)
   end
   tell(job)
-end
-if by ~= '' then
-  take_back(by, false)
+  if by ~= '' and by ~= found[3] then
+    take_back(by, false)
+  end
 end
 return 1
