@@ -118,6 +118,20 @@ async def test_an_unknown_error_keeps_its_text_to_itself(channel: grpc.aio.Chann
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["billing.v1.BillingService/Quote", "scheduler.v1.EventService"])
+async def test_bytes_that_are_no_message_are_the_callers_fault(
+    server: RpcServer, path: str
+) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        streams = not path.endswith("/Quote")
+        make: Any = channel.unary_stream if streams else channel.unary_unary
+        call = make(f"/easel.{path}/Subscribe" if streams else f"/easel.{path}")(b"\xff\xff\xff")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await (call.read() if streams else call)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details() == "request: is no message of this method"
+
+
 async def test_unavailable_is_tried_again(channel: grpc.aio.Channel, quotes: Quotes) -> None:
     answer = await billing_pb2_grpc.BillingServiceStub(channel).Quote(Quote(user_id="flaky"))
     assert (answer.millicredits, quotes.calls) == (7, 3)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from prometheus_client import Counter, Histogram
 
 from easel_kit import errors, ids
@@ -64,13 +65,35 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         request_id = str(metadata.get(REQUEST_ID) or ids.new_id("req"))
         edge = _Edge(method.removeprefix("/"), request_id)
         coders = (handler.request_deserializer, handler.response_serializer)
+        one: Any = (_lenient(handler.request_deserializer), handler.response_serializer)
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(edge.unary(handler.unary_unary), *coders)
+            return grpc.unary_unary_rpc_method_handler(edge.unary(handler.unary_unary), *one)
         if handler.stream_unary:
             return grpc.stream_unary_rpc_method_handler(edge.unary(handler.stream_unary), *coders)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(edge.stream(handler.unary_stream), *coders)
+            return grpc.unary_stream_rpc_method_handler(edge.stream(handler.unary_stream), *one)
         return grpc.stream_stream_rpc_method_handler(edge.stream(handler.stream_stream), *coders)
+
+
+class _Garbled:
+    """Bytes that are no message of the method."""
+
+
+def _lenient(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    # gRPC itself would answer UNKNOWN with the name of a class of ours, and log nothing
+    def decoded(sent: bytes) -> object:
+        try:
+            return decode(sent)
+        except DecodeError:
+            return _Garbled()
+
+    return decoded
+
+
+def _readable(request: object) -> object:
+    if isinstance(request, _Garbled):
+        raise errors.InvalidInput("request", "is no message of this method")
+    return request
 
 
 class _Edge:
@@ -107,7 +130,7 @@ class _Edge:
         async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> object:
             began, code = self._enter(context), "CANCELLED"
             try:
-                answer = await behaviour(request, context)
+                answer = await behaviour(_readable(request), context)
             except grpc.aio.AbortError:
                 code = "ABORTED"
                 raise
@@ -128,7 +151,7 @@ class _Edge:
         ) -> AsyncIterator[Any]:
             began, code = self._enter(context), "CANCELLED"
             try:
-                async with contextlib.aclosing(behaviour(request, context)) as answers:
+                async with contextlib.aclosing(behaviour(_readable(request), context)) as answers:
                     async for answer in answers:
                         yield answer
                 code = "OK"
