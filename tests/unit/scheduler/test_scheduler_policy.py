@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import count
 from statistics import median
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from easel_kit.ids import JobId, ModelKey, UserId
 from scheduler.domain.policy import FairQueue, Share, Waiting
@@ -46,44 +43,6 @@ class Line:
     def served(self, jobs: int) -> list[UserId]:
         found = [self.serve() for _ in range(jobs)]
         return [job.user_id for job in found if job is not None]
-
-
-def test_shares_are_the_weights_over_six_thousand_dispatches() -> None:
-    line, shares = Line(), {"free": FREE, "pro": PRO, "enterprise": ENTERPRISE}
-    for user, share in shares.items():
-        line.add(user, share, jobs=3)
-    got: Counter[str] = Counter()
-    for _ in range(6_000):
-        (user,) = line.served(1)
-        line.add(user, shares[user])  # all stay busy
-        got[user] += 1
-    assert {user: round(100 * number / 6_000) for user, number in got.items()} == {
-        "enterprise": 76,
-        "pro": 19,
-        "free": 5,
-    }
-
-
-@given(
-    costs=st.lists(
-        st.tuples(st.integers(1, 1_000), st.integers(1, 1_000)), min_size=10, max_size=60
-    )
-)
-def test_two_busy_users_never_differ_by_more_than_two_largest_jobs(
-    costs: list[tuple[int, int]],
-) -> None:
-    line = Line()
-    for one, two in costs:
-        line.add("one", FREE, one)
-        line.add("two", FREE, two)
-    got = {"one": 0, "two": 0}
-    left = {"one": len(costs), "two": len(costs)}
-    while all(left.values()):
-        job = line.serve()
-        assert job is not None
-        got[job.user_id] += job.cost_ms
-        left[job.user_id] -= 1
-        assert abs(got["one"] - got["two"]) <= 2 * max(max(pair) for pair in costs)
 
 
 @pytest.mark.parametrize("share", [PRO, ENTERPRISE])
