@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -118,43 +119,50 @@ class Campaign:
     async def _recoveries(self, ready: Sequence[System]) -> None:
         ours = [s for s in ready if isinstance(s, Easel) and s.name != "easel-in-process"]
         for system in ours:
-            await self._strike(system, system.name, kill, self._plan.kills)
+            result = self.results[system.name]
+            await self._strike(system, system.name, kill, self._plan.kills, result.recoveries_s)
         # from here on all wait for timers most of the time: side by side
         async with asyncio.TaskGroup() as group:
             for system in ours if self._plan.hung else ():
-                group.create_task(self._strike(system, system.name, stop, self._plan.hung))
+                hung_s = self.results[system.name].hung_s
+                group.create_task(self._strike(system, system.name, stop, self._plan.hung, hung_s))
             for peer in ready:
                 if isinstance(peer, Rival):
                     group.create_task(self._strike_peer(peer))
 
     async def _strike_peer(self, peer: Rival) -> None:
-        library, name = peer.library, peer.name
+        library, result = peer.library, self.results[peer.name]
         copies = [self._copy(library, f"tuned-{n}", library.tuning) for n in self._copies(library)]
-        installed = [copy for copy in copies if await self._install(copy, name)]
+        installed = [copy for copy in copies if await self._install(copy, peer.name)]
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._strike(peer, peer.name, kill, 1, result.untuned_s))
             for copy in installed:
-                group.create_task(self._strike(copy, name, kill, self._plan.kills))
+                group.create_task(
+                    self._strike(copy, peer.name, kill, self._plan.kills, result.recoveries_s)
+                )
 
     @staticmethod
     def _copies(library: Library) -> range:
         return range(_CELERY_COPIES if library is CELERY else 1)
 
-    async def _strike(self, system: System, name: str, blow: Blow, count: int) -> None:
+    async def _strike(
+        self, system: System, name: str, blow: Blow, count: int, found: list[float | None]
+    ) -> None:
         what = "kill" if blow is kill else "hang"
         self._say(f"{what} workers of {system.name}")
-        result = self.results[name]
 
         async def work() -> None:
-            found = await recoveries(
-                system,
-                self._servers,
-                self._folder,
-                self._plan,
-                blow=blow,
-                count=count,
-                until_s=float("inf") if isinstance(system, Easel) else self._plan.peer_kills_s,
+            found.extend(
+                await recoveries(
+                    system,
+                    self._servers,
+                    self._folder,
+                    self._plan,
+                    blow=blow,
+                    count=count,
+                    until_s=math.inf if isinstance(system, Easel) else self._plan.peer_kills_s,
+                )
             )
-            (result.recoveries_s if blow is kill else result.hung_s).extend(found)
 
         if await self._try(name, what, work()):
             self._say(f"{what} workers of {system.name}: done")

@@ -36,9 +36,14 @@ class Result:
     ranks: list[int] = field(default_factory=list)
     """At which places the jobs of high priority ran; once."""
     recoveries_s: list[float | None] = field(default_factory=list)
-    """After each kill of a worker, until its job ran elsewhere; None: not within the cap."""
+    """After each kill of a worker, until its job ran elsewhere; None: not within the cap.
+
+    Peers are tuned for it.
+    """
+    untuned_s: list[float | None] = field(default_factory=list)
+    """The same for a peer with its defaults."""
     hung_s: list[float | None] = field(default_factory=list)
-    """The same after a worker was stopped by a signal."""
+    """The same after a worker of Easel was stopped by a signal."""
     trouble: list[str] = field(default_factory=list)
     """What could not be measured, and why."""
 

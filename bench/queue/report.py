@@ -54,6 +54,7 @@ def _summary(result: Result) -> dict[str, Any]:
         "not_recovered": result.recoveries_s.count(None),
         "recovery_p50_s": _recovery(result.recoveries_s, 0.5),
         "recovery_p99_s": _recovery(result.recoveries_s, 0.99),
+        "untuned_recovery_s": _recovery(result.untuned_s, 1.0),
         "hung_worst_s": _recovery(result.hung_s, 1.0),
     }
 
@@ -145,6 +146,7 @@ def _answers(results: Results, plan: Plan) -> str:
         "kill -9: elsewhere p50",
         "p99",
         "kills",
+        "by default",
         "hung: worst",
     ]
     rows = []
@@ -156,14 +158,16 @@ def _answers(results: Results, plan: Plan) -> str:
                 _NOTHING if mean is None else f"{mean:.1f}",
                 str(result.ranks[-1]) if result.ranks else _NOTHING,
                 *_back(result.recoveries_s, plan),
+                _untuned(result, plan),
                 _seconds(_recovery(result.hung_s, 1.0)),
             ]
         )
     best = (plan.high + 1) / 2
-    return (
-        _table(header, rows) + f"\nThe best mean rank is {best:.1f}, first come first served gives "
-        f"{plan.low + best:.1f}. Peers after a kill: tuned to {SILENCE_MS // 1000} s of silence."
+    note = (
+        f"The best mean rank is {best:.1f}, first come first served gives {plan.low + best:.1f}. "
+        f"After a kill: peers tuned to {SILENCE_MS // 1000} s of silence, and with their defaults."
     )
+    return f"{_table(header, rows)}\n{note}"
 
 
 def _back(found: Sequence[float | None], plan: Plan) -> list[str]:
@@ -172,6 +176,12 @@ def _back(found: Sequence[float | None], plan: Plan) -> list[str]:
     if lost:
         p99 = f"not within {plan.recovery_cap_s:.0f} s ({lost})"
     return [p50, p99, str(len(found)) if found else _NOTHING]
+
+
+def _untuned(result: Result, plan: Plan) -> str:
+    if None in result.untuned_s:
+        return f"not within {plan.recovery_cap_s:.0f} s"
+    return _seconds(_recovery(result.untuned_s, 1.0))
 
 
 def _seconds(value: float | None) -> str:

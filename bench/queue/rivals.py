@@ -62,7 +62,7 @@ _SILENCE_S = SILENCE_MS // 1000
 CELERY = Library(
     "celery",
     durable=False,
-    setup="acks_late, prefetch 1, no results, pool of threads",
+    setup="acks_late, prefetch 1, no results, threads (its fastest pool here)",
     priority="priority steps on Redis",
     look=_celery_look,
     tuning={
@@ -135,6 +135,7 @@ class Rival:
             "durable": "yes" if self.library.durable else "no",
             "setup": self.library.setup,
             "priority": self.library.priority,
+            "kill": self.library.tuned,
         }
 
     @property

@@ -40,6 +40,7 @@ class Easel:
             "durable": "yes",
             "setup": f"{len(self._addresses)} replica(s), {DOORS[self._door]}, worker over gRPC",
             "priority": "fair shares by weight, 16 to 1",
+            "kill": "by default",
         }
 
     @property
