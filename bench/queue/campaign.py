@@ -49,6 +49,7 @@ class Campaign:
         self._say = say
         self._databases = iter(range(_FIRST_FREE_REDIS, 16))
         self._open: list[System] = []
+        self._starting = asyncio.Lock()
         self.results: dict[str, Result] = {}
         self.facts: dict[str, dict[str, str]] = {}
 
@@ -160,6 +161,7 @@ class Campaign:
                     self._plan,
                     blow=blow,
                     count=count,
+                    starting=self._starting,
                     until_s=math.inf if isinstance(system, Easel) else self._plan.peer_kills_s,
                 )
             )

@@ -48,7 +48,7 @@ QUICK = Plan(
     probes=20,
     kills=4,
     peer_kills_s=1.0,
-    recovery_cap_s=25.0,
+    recovery_cap_s=35.0,
     hung=1,
 )
 """Two minutes: shows that all is well, its figures are rough."""

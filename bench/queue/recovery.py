@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from bench.queue.plan import Plan
@@ -43,7 +44,8 @@ async def recoveries(
     *,
     blow: Blow,
     count: int,
-    until_s: float = float("inf"),
+    until_s: float = math.inf,
+    starting: asyncio.Lock,
 ) -> list[float | None]:
     """Seconds from the blow until another worker runs the job, for count blows.
 
@@ -58,6 +60,7 @@ async def recoveries(
         blow: what befalls the worker.
         count: blows at most.
         until_s: no blow begins so many seconds after the first.
+        starting: held while the system starts, so that others are not starved by it.
 
     Returns:
         None for a job that did not run elsewhere within the plan's cap.
@@ -66,16 +69,20 @@ async def recoveries(
         Failed: the system did not do what was asked of it.
     """
     found: list[float | None] = []
-    async with Stage(system, servers, folder, plan) as stage:
-        await stage.hire(_SLOTS)
+    async with AsyncExitStack() as stack:
+        async with starting:
+            stage = Stage(system, servers, folder, plan)
+            await stack.enter_async_context(stage)
+            for _ in range(2):
+                await stage.hire(_SLOTS)
         began_s = time.monotonic()
-        while len(found) < count and time.monotonic() - began_s <= until_s:
-            await stage.hire(_SLOTS)
+        while True:
             found.append(await _one(stage, blow, plan))
-            if found[-1] is None:
-                break
+            late = time.monotonic() - began_s > until_s
+            if found[-1] is None or late or len(found) == count:
+                return found
             await stage.settled(0)
-    return found
+            await stage.hire(_SLOTS)
 
 
 async def _one(stage: Stage, blow: Blow, plan: Plan) -> float | None:

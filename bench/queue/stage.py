@@ -99,7 +99,8 @@ class Stage:
         order = WorkerOrder(f"worker-{self._hired}", self._journal, concurrency)
         child = start(self.system.worker(order), self._log)
         self._workers.append(child)
-        await self._until(lambda: self._is_up(child), _START_S)
+        if not await self._until(lambda: self._is_up(child), _START_S):
+            raise Failed(f"a worker does not come up:\n{last_words(self._log)}")
         return child
 
     def _is_up(self, child: Child) -> bool:
@@ -177,7 +178,8 @@ class Stage:
             Failed: for too long none of them does.
         """
         while (ran := len(self.runs())) < count:
-            await self._until(self._more_than(ran), self.plan.patience_s)
+            if not await self._until(self._more_than(ran), self.plan.patience_s):
+                raise Failed(f"jobs do not run:\n{last_words(self._log)}")
         ends_s = time.monotonic() + self.plan.patience_s
         while await self.system.outstanding():
             if time.monotonic() > ends_s:
@@ -189,23 +191,28 @@ class Stage:
         return lambda: len(self.runs()) > count
 
     async def run_of(self, number: int, *, within_s: float, not_in: int = 0) -> Run | None:
-        """The job's run since `forget`, in another process than that; None if there is none."""
+        """The job's run since `forget`, in another process than that; None if there is none.
+
+        Raises:
+            Failed: a worker has ended that nobody gave up.
+        """
 
         def found() -> list[Run]:
             return [run for run in self.runs() if run.number == number and run.pid != not_in]
 
-        with contextlib.suppress(Failed):
-            await self._until(lambda: bool(found()), within_s)
+        await self._until(lambda: bool(found()), within_s)
         return next(iter(found()), None)
 
-    async def _until(self, true: Callable[[], bool], within_s: float) -> None:
+    async def _until(self, true: Callable[[], bool], within_s: float) -> bool:
+        """Whether it became true in time."""
         ends_s = time.monotonic() + within_s
         while not true():
             if time.monotonic() > ends_s:
-                raise Failed(f"jobs do not run:\n{last_words(self._log)}")
+                return False
             if any(worker.returncode is not None for worker in self._workers):
                 raise Failed(f"a worker has ended:\n{last_words(self._log)}")
             await asyncio.sleep(_POLL_S)
+        return True
 
     # --- what it costs
 

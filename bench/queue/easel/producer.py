@@ -47,7 +47,7 @@ async def _in_process() -> None:
 
     async def submit(job: Job) -> None:
         wanted = request(new_job_id(), job.number, hold_ms=job.hold_ms, high=job.high)
-        await submits.submit(submission(wanted, ""))
+        await submits.submit(submission(wanted, {}, ""))
 
     await serve(submit)
     stop.set()

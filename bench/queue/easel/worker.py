@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -49,6 +50,7 @@ class NoOpWorker:
             call = LeaseServiceStub(channel).Work(self._requests())
             async for answer in call:
                 self._hear(answer)
+        print("the stream ended", file=sys.stderr)
 
     async def _requests(self) -> AsyncIterator[lease.WorkRequest]:
         yield lease.WorkRequest(
