@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from easel_kit.ids import JobId, ModelKey, UserId, WorkerId
 from scheduler.domain.lease import Claim
-from scheduler.domain.line import Admission, Progress
+from scheduler.domain.line import Admission, End, Progress
 from scheduler.domain.policy import Share, Waiting
 from scheduler.domain.worker import Worker
 from scheduler.storage.leases import RedisLeases
@@ -78,7 +78,7 @@ class RedisLane:
         progress = Progress(job.job_id, int(done * 100), 100, datetime.now(UTC))
         self._do(self._leases.show([progress]))
         by = self._running.pop(job.job_id).attempt_id
-        self._do(self._line.remove([job.job_id], by=by))
+        self._do(self._line.end([End(job.job_id, by)]))
 
 
 @pytest.fixture
