@@ -126,6 +126,11 @@ test: proto-check lint types imports migrations ## everything
 bench-queue: setup ## the scheduler beside Celery, taskiq, pgqueuer, procrastinate (12 minutes): [ARGS="--quick --json --only=easel,celery"]
 	@$(PY) -m bench.queue $(ARGS)
 
+.PHONY: bench-simulator
+bench-simulator: setup ## Easel's queue beside FIFO, strict priority and round robin, simulated (3 minutes): [ARGS="--gpus 1000 --users 1000000 --hours 24 --from-hour 0" PLOT=waits.svg]
+	@$(if $(PLOT),$(PY) -m pip install -q -r bench/simulator/requirements.txt)
+	@$(PY) -m bench.simulator day $(ARGS) $(if $(PLOT),--plot $(call quote,$(PLOT)))
+
 .PHONY: train-shapes
 train-shapes: setup ## train the built-in model from nothing into out/shapes-64 (about an hour): [QUICK=1]
 	@cd services/gpu-worker && OMP_NUM_THREADS=1 ../../$(PY) -m training --out ../../out/shapes-64 $(if $(QUICK),--quick)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.simulator.people import Person, Row
+from bench.simulator.people import Order, Person, Row
 from easel_kit.ids import AttemptId, JobId, ModelKey
 from scheduler.domain.job import JobState
 
@@ -15,7 +15,7 @@ class Observer:
     def accepted(self, row: Row) -> None:
         """The truth took a job."""
 
-    def refused(self, person: Person, jobs: int) -> None:
+    def refused(self, person: Person, orders: Sequence[Order]) -> None:
         """The user has as many open jobs as the plan allows."""
 
     def moved(self, row: Row, old: JobState) -> None:
@@ -55,10 +55,10 @@ class Observers(Observer):
         for one in self._each:
             one.accepted(row)
 
-    def refused(self, person: Person, jobs: int) -> None:
+    def refused(self, person: Person, orders: Sequence[Order]) -> None:
         """See `Observer`."""
         for one in self._each:
-            one.refused(person, jobs)
+            one.refused(person, orders)
 
     def moved(self, row: Row, old: JobState) -> None:
         """See `Observer`."""

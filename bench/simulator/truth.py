@@ -6,8 +6,9 @@ around them follow `scheduler.storage.{submits,attempts,settlement}`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
+from math import inf
 
 from bench.simulator.kernel import Kernel, Life
 from bench.simulator.observer import Observer
@@ -26,8 +27,17 @@ _LUCK = 0.5
 class Truth:
     """Jobs, attempts, and how many jobs each user has open."""
 
-    def __init__(self, kernel: Kernel, observer: Observer, *, max_attempts: int = 3) -> None:
-        """No jobs yet. `max_attempts` tries that count end a job."""
+    def __init__(
+        self, kernel: Kernel, observer: Observer, *, max_attempts: int = 3, kept_s: float = inf
+    ) -> None:
+        """No jobs yet.
+
+        Args:
+            kernel: the clock.
+            observer: hears what changes.
+            max_attempts: tries that count, after which a job fails.
+            kept_s: how long a job is kept after its end.
+        """
         self.up = True
         self.rows: dict[JobId, Row] = {}
         self.open: dict[JobId, Row] = {}
@@ -36,6 +46,8 @@ class Truth:
         self._observer = observer
         self._max_attempts = max_attempts
         self._place = 0
+        self._kept_s = kept_s
+        self._ended: deque[tuple[float, JobId]] = deque()
         self._lock: Life | None = None
 
     def submit(self, person: Person, orders: Sequence[Order]) -> list[Row] | None:
@@ -47,7 +59,7 @@ class Truth:
         self._ask()
         new = [order for order in orders if order.job_id not in self.rows]
         if new and self.open_count[person.id] + len(new) > person.plan.max_open:
-            self._observer.refused(person, len(new))
+            self._observer.refused(person, new)
             return None
         self.open_count[person.id] += len(new)
         for order in new:
@@ -232,4 +244,7 @@ class Truth:
         if state.ended:
             del self.open[row.job_id]
             self.open_count[row.person.id] -= 1
+            self._ended.append((self._kernel.now + self._kept_s, row.job_id))
+            while self._ended[0][0] <= self._kernel.now:
+                del self.rows[self._ended.popleft()[1]]
         self._observer.moved(row, old)
