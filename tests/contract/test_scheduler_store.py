@@ -278,6 +278,20 @@ async def test_open_jobs_are_read_by_state_and_place(store: Store) -> None:
     assert set(await store.attempts.open([job.id for job in jobs])) == {job.id for job in jobs[:3]}
 
 
+async def test_ids_of_open_jobs_are_read_within_bounds(store: Store) -> None:
+    jobs = await store.submit(*[new_job_id() for _ in range(3)])
+    jobs += await store.submit(user=BOB)
+    await store.claim(jobs[0])
+    places = [(job.place, job.id) for job in jobs]
+    read = store.attempts.open_ids
+    assert await read(JobState.RUNNING, after=0, limit=9) == places[:1]
+    assert await read(JobState.QUEUED, after=0, limit=2) == places[1:3]
+    assert await read(JobState.QUEUED, after=jobs[1].place, limit=9) == places[2:]
+    found = await read(JobState.QUEUED, after=0, upto=jobs[2].place, limit=9)
+    assert found == places[1:3]
+    assert (await store.attempts.last_place())[0] == jobs[-1].place
+
+
 async def test_the_feed_is_read_on_from_a_cursor_and_pruned(store: Store) -> None:
     await store.submit(new_job_id(), new_job_id())
     await store.age(100)
