@@ -231,9 +231,14 @@ class House:
         return found
 
     async def submit(
-        self, *ids: JobId, user: UserId = ALICE, running: int = 5, key: str = "m"
+        self,
+        *ids: JobId,
+        user: UserId = ALICE,
+        running: int = 5,
+        key: str = "m",
+        priority: int = 0,
     ) -> list[Job]:
-        plan = Entitlements(1, 0, 1, running, 50, 600)
+        plan = Entitlements(1, priority, 16 if priority else 1, running, 50, 600)
         picture = Generation(ModelKey(key), "p", "", 64, 64, 10, 1.0, 1, "", 1)
         jobs = tuple(NewJob(one, picture, 100) for one in ids or (new_job_id(),))
         return await self.submits.submit(Submission(user, plan, jobs))
@@ -246,12 +251,20 @@ class House:
         held: tuple[AttemptId, ...] = (),
         session: str = "",
         offer: bool = True,
+        can_park: bool = False,
+        parked: tuple[AttemptId, ...] = (),
     ) -> Stream:
         """A worker whose stream was welcomed and that takes as much as it has slots."""
         worker = Worker(
-            WorkerId(name), session or f"ses-{len(self.tasks)}", "", "cpu", slots, (model(),)
+            WorkerId(name),
+            session or f"ses-{len(self.tasks)}",
+            "",
+            "cpu",
+            slots,
+            (model(),),
+            can_park=can_park,
         )
-        stream = Stream(self, await self.workers.open(worker, held))
+        stream = Stream(self, await self.workers.open(worker, held, parked=parked))
         if offer:
             stream.session.offer(slots)
         return stream

@@ -100,7 +100,7 @@ class Seats:
         self._hosts: dict[WorkerId, Host] = {}
         self._queue = queue
         self._parking = parking
-        self._victims: dict[JobId, Seat] = {}
+        self._victims: dict[JobId, AttemptId] = {}
 
     def host(self, worker_id: WorkerId) -> Host:
         """The worker; one that is not connected has no models and no slots."""
@@ -149,16 +149,20 @@ class Seats:
         if found is None:
             return False
         job, turn = found
-        victim = self._victims.get(job.job_id)
         if (
             -turn[1] <= seat.priority
             or turn >= self._queue.turn_of(seat.job_id)
-            or (victim is not None and victim.is_aside)
+            or self._has_victim(job.job_id)
             or any(other.idle and job.model_key in other.models for other in self._hosts.values())
         ):
             return False
-        self._victims[job.job_id] = seat
+        self._victims[job.job_id] = seat.attempt_id
         return True
+
+    def _has_victim(self, job_id: JobId) -> bool:
+        named = self._victims.get(job_id)
+        seat = self.seat(named) if named is not None else None
+        return seat is not None and seat.is_aside
 
     def resume_next(
         self, worker_id: WorkerId, models: Collection[ModelKey], now_ms: int

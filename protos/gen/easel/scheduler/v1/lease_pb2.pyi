@@ -491,7 +491,9 @@ class AttemptFinished(_message.Message):
     attempt_id: _builtins.str
     steps_done: _builtins.int
     first_step_ms: _builtins.int
-    """Milliseconds from assignment to the first finished step, and to the end."""
+    """Milliseconds from assignment to the first finished step, and to the end; the latter less the time
+    that it was parked.
+    """
     total_ms: _builtins.int
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Image]: ...
