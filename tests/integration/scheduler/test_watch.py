@@ -92,6 +92,28 @@ async def test_the_position_moves_as_others_go(stack: SchedulerStack) -> None:
         assert (await watcher.sees()).job.position == 1
 
 
+async def test_the_position_follows_what_others_do(stack: SchedulerStack) -> None:
+    await stack.submit(submission(), submission(), user=BOB, plan=entitlements(priority=10))
+    first, last = await stack.submit(submission(), submission(), plan=entitlements(priority=5))
+    async with watching(stack, last.id) as watcher:
+        assert (await watcher.sees()).job.position == 4
+        await stack.jobs.PrependJobs(jobs_pb2.PrependJobsRequest(user_id=ALICE, job_ids=[last.id]))
+        assert (await watcher.sees()).job.position == 2
+        plan = entitlements(version=2, priority=0)
+        await stack.jobs.SetEntitlements(
+            jobs_pb2.SetEntitlementsRequest(user_id=BOB, entitlements=plan)
+        )
+        assert (await watcher.sees()).job.position == 1
+        assert await positions(stack) == {last.id: 1, first.id: 3}
+        await stack.jobs.CancelJobs(jobs_pb2.CancelJobsRequest(user_id=BOB))
+        assert await positions(stack) == {last.id: 1, first.id: 2}
+
+
+async def positions(stack: SchedulerStack) -> dict[str, int]:
+    listed = await stack.jobs.ListJobs(jobs_pb2.ListJobsRequest(user_id=ALICE))
+    return {job.id: job.position for job in listed.jobs}
+
+
 async def test_a_paying_users_job_stands_before_a_free_backlog(stack: SchedulerStack) -> None:
     await stack.submit(*[submission() for _ in range(20)])
     (paid,) = await stack.submit(
