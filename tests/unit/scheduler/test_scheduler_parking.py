@@ -154,6 +154,29 @@ def test_a_parked_attempt_goes_on_by_its_tiers_turn() -> None:
     assert (seat.state, seat.parked_ms) == (SeatState.RUNNING, 30_000)
 
 
+def test_what_was_parked_first_goes_on_first() -> None:
+    lane = Lane(2)
+    seats = []
+    for at_s in (2, 1):
+        lane.submit(FREE)
+        seats.append(lane.claim())
+        lane.seats.is_parked(seats[-1], at_s * 1000)
+    order = [lane.seats.resume_next(WorkerId("w0"), [M], 3_000) for _ in range(3)]
+    assert order == [seats[1].attempt_id, seats[0].attempt_id, None]
+    lane.seats.is_parked(seats[0], 4_000)
+    assert lane.seats.resume_overdue(70_000) == []
+
+
+def test_a_parked_attempt_goes_on_after_its_time() -> None:
+    lane = Lane(1)
+    lane.submit(FREE)
+    seat = lane.claim()
+    lane.seats.is_parked(seat, 1_000)
+    assert lane.seats.resume_overdue(60_999) == []
+    assert lane.seats.resume_overdue(61_000) == [(WorkerId("w0"), seat.attempt_id)]
+    assert (seat.state, seat.parked_ms) == (SeatState.RESUMING, 60_000)
+
+
 def test_a_worker_that_says_it_goes_on_does() -> None:
     lane = Lane(1)
     lane.submit(FREE)

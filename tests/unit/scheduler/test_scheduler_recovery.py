@@ -199,16 +199,16 @@ async def test_a_running_job_that_ended_unheard_frees_its_slot(house: House) -> 
     worker = await house.worker(slots=2)
     assigned = await worker.hears(Assign)
     await house.settled()
-    remove = house.queue.remove
+    end = house.queue.end
 
     async def lost(*_: object, **__: object) -> None:
         raise DependencyDown("away")
 
-    house.queue.remove = lost  # type: ignore[method-assign]
+    house.queue.end = lost  # type: ignore[method-assign]
     worker.reports(assigned, Outcome.SUCCEEDED)
     assert (await worker.hears(Acknowledged)).accepted
     await house.settled()
-    house.queue.remove = remove  # type: ignore[method-assign]
+    house.queue.end = end  # type: ignore[method-assign]
     worker.session.offer(2)
     await worker.hears(Welcome)
     await worker.hears_nothing()  # the slot is still taken
