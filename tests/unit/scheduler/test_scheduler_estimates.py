@@ -23,7 +23,7 @@ from scheduler.domain.worker import Model, ModelDefaults, Worker, merged_models
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def spot(*, before: int = 0, own: int = 5, rank: int | None = 0, users: int = 1) -> Spot:
+def spot(*, before: int = 0, own: int = 5, rank: int = 0, users: int = 1) -> Spot:
     return Spot(0, 100, before, own, rank, users)
 
 
@@ -42,10 +42,10 @@ def test_no_more_stand_ahead_than_there_are() -> None:
     assert position(spot(before=4, rank=1, users=2), tiers) == 6
 
 
-def test_a_user_at_the_limit_stands_behind_those_who_may_run() -> None:
-    tiers = [TierLine(0, 1, 8, None), TierLine(10, 4, 4, 50.0)]
-    assert position(spot(own=2, rank=None, users=3), tiers) == 1 + 3 + 4
-    assert position(spot(own=2, rank=None, users=3), [TierLine(0, 1, 8, None)]) == 4
+def test_a_job_outside_the_line_stands_where_the_first_tier_does() -> None:
+    tiers = [TierLine(0, 1, 0, None), TierLine(10, 4, 4, 50.0)]  # it waits for a pause to end
+    assert position(spot(own=0), tiers) == 1 + 1
+    assert position(spot(own=0), [TierLine(0, 1, 0, None)]) == 1
 
 
 def test_other_tiers_go_first_by_their_tags_and_weights() -> None:

@@ -1,6 +1,8 @@
 """Where a job stands in line and when it will be done: estimates for the user's eyes.
 
-Exact for equal costs while nothing else arrives; corrected as things move.
+The order in which one worker of all models, none of them loaded, would draw the line: exact for
+equal costs where the users of a tier have as many jobs each, near it else; affinity may bring a job
+forward or back within its lead. Corrected as things move.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TierLine:
-    """One tier of the line; `start` is None while none of its users may start another job."""
+    """One tier of the line, as if its users came back from their limits now.
+
+    `start` is None where nothing waits.
+    """
 
     priority: int
     weight: int
@@ -29,10 +34,10 @@ class Spot:
     own_before: int
     """Jobs of the same user that come first."""
     own_waiting: int
-    rank: int | None
-    """Users of the tier that come first; None while the user runs as many as allowed."""
+    rank: int
+    """Users of the tier that come first; for one that runs as many as allowed, if it were back."""
     users: int
-    """Users of the tier that may start another job."""
+    """Users of the tier that may start another job, and this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,8 @@ class Pace:
 def position(spot: Spot, tiers: Sequence[TierLine]) -> int:
     """The place in line, 1 for the next to run."""
     own = next(tier for tier in tiers if tier.priority == spot.priority)
-    others_rank = spot.users if spot.rank is None else spot.rank
     inside = min(
-        spot.own_before * max(1, spot.users) + others_rank,
+        spot.own_before * spot.users + spot.rank,
         max(0, own.waiting - spot.own_waiting) + spot.own_before,
     )
     ahead = inside

@@ -215,7 +215,7 @@ class _View:
             cost_ms=int(cost),
             own_before=int(own_before),
             own_waiting=int(own_waiting),
-            rank=None if rank == b"" else int(rank),
+            rank=int(rank),
             users=int(users),
         )
         place = position(spot, self._tiers)
