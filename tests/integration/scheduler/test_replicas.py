@@ -69,6 +69,19 @@ async def test_a_slot_freed_here_is_filled_there(pair: Pair) -> None:
         assert (await two.is_assigned()).job_id == second.id
 
 
+async def test_a_drain_and_a_paid_job_here_reach_a_worker_there(pair: Pair) -> None:
+    here, there = pair
+    async with there.worker(can_park=True) as worker:
+        await here.submit(plan=entitlements(priority=0, weight=1))
+        free = await worker.is_assigned()
+        await here.submit(user=BOB, plan=entitlements(priority=100, weight=16))
+        await worker.parks(free)
+        await worker.takes(1)
+        assert (await worker.is_assigned()).user_id == BOB
+        await here.jobs.DrainWorker(jobs_pb2.DrainWorkerRequest(worker_id="worker-1"))
+        await worker.hears("drain")
+
+
 async def test_a_cancel_here_stops_a_worker_there(pair: Pair) -> None:
     here, there = pair
     async with there.worker() as worker:
