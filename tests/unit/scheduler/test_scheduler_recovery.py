@@ -14,7 +14,7 @@ from scheduler.domain.job import Job, JobState
 from scheduler.domain.lease import Outcome
 from scheduler.domain.stream import Acknowledged, Assign, Welcome
 from scheduler.domain.survey import SETTLE, Survey
-from tests.fakes.scheduler_house import ALICE, House
+from tests.fakes.scheduler_house import ALICE, LEASE_S, House
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BOB = UserId("bob")
@@ -246,3 +246,23 @@ async def test_a_long_outage_behind_the_floor_is_made_good_in_one_pass(house: Ho
     house.queue.away = False
     await house.reconciler.reconcile()
     assert (await house.queue.depth()).waiting == 4
+
+
+async def test_a_queue_that_hung_takes_no_lease_away(house: House) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker()
+    await worker.hears(Assign)
+    await house.settled()
+    house.clock.move(2 * LEASE_S)  # nobody could renew meanwhile
+
+    async def hang() -> None:
+        house.clock.move(LEASE_S / 2)
+
+    before(house.queue, "expired", hang)
+    with pytest.raises(DependencyDown):
+        await house.caretaker.expire()
+    await house.caretaker.expire()
+    assert house.store.rows[job.id].state is JobState.RUNNING
+    house.clock.move(LEASE_S)
+    await house.caretaker.expire()
+    assert house.store.rows[job.id].state is JobState.QUEUED

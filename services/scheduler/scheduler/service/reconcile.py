@@ -51,11 +51,12 @@ class Reconciler:
             DependencyDown: a store does not answer, or the queue is being rebuilt.
         """
         async with self._locks.hold(_LOCK) as ours:
-            if ours:
-                await self._compare()
+            await self._compare(ours=ours)
         self._observer.depth(await self._upkeep.depth())
 
-    async def _compare(self) -> None:
+    async def _compare(self, *, ours: bool) -> None:
+        if not ours:
+            return
         survey = await self._upkeep.survey()
         last_place, now = await self._attempts.last_place()
         running = await self._compare_running()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from easel_kit.clock import Clock
 from easel_kit.errors import DependencyDown
-from scheduler.domain.lease import Outcome, Report
+from scheduler.domain.lease import Claim, Outcome, Report
 from scheduler.ports import AttemptStore, Line, Observer, Upkeep
 from scheduler.service.settle import Settler
 
 _BATCH = 200
+_HEARTBEATS_PER_LEASE = 3
 
 
 class Caretaker:
@@ -46,7 +47,7 @@ class Caretaker:
                 await self._upkeep.depth()  # notices an outage while calm
                 return
             while True:
-                found = await self._upkeep.expired(limit=_BATCH)
+                found = await self._expired()
                 if found:
                     live = await self._line.live({claim.job_id for claim, _ in found})
                     reports = [
@@ -64,6 +65,14 @@ class Caretaker:
         except DependencyDown:
             self._calm_until = self._clock.monotonic() + self._lease_ttl_s
             raise
+
+    async def _expired(self) -> list[tuple[Claim, bool]]:
+        asked_at = self._clock.monotonic()
+        found = await self._upkeep.expired(limit=_BATCH)
+        if self._clock.monotonic() - asked_at > self._lease_ttl_s / _HEARTBEATS_PER_LEASE:
+            # the store hung, and heartbeats with it
+            raise DependencyDown("the queue's store answered too late")
+        return found
 
     async def release(self) -> None:
         """Lets jobs be claimed whose pause before the next try is over."""
