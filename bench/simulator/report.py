@@ -19,10 +19,10 @@ def named(result: Result) -> str:
 def table(results: Sequence[Result]) -> str:
     """One block for each tier, a row for each discipline, in Markdown."""
     head = (
-        "| tier | discipline | wait p50 | p99 | longest | longest of a single job | refused "
+        "| tier | discipline | wait p50 | p99 | longest of a first job | refused "
         "| ended by queue time | work done | Jain | share of GPU time |"
     )
-    lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
     for tier in _ROWS:
         lines += [_row(tier, result) for result in results]
     lines += ["", "| discipline | GPUs busy | jobs accepted | ended | looks at everything |"]
@@ -49,8 +49,7 @@ def _row(tier: str, result: Result) -> str:
         named(result),
         span(found["wait_p50_s"]),
         span(found["wait_p99_s"]),
-        span(found["wait_max_s"]),
-        span(found["single_max_s"]),
+        span(found["first_max_s"]),
         f"{found['refused'] / asked:.1%}",
         f"{found['given_up'] / max(found['accepted'], 1):.1%}",
         f"{found['served']:.1%}",

@@ -25,7 +25,8 @@ Floats = npt.NDArray[np.float64]
 @dataclass(slots=True)
 class _Tier:
     waits_s: array[float] = field(default_factory=lambda: array("d"))
-    """Acceptance to the first start."""
+    """Acceptance to the first start, or to the end by queue time, which is shorter than the wait
+    would have been."""
     hours: array[int] = field(default_factory=lambda: array("i"))
     """In which hour of the run each of them was accepted."""
     accepted: int = 0
@@ -35,9 +36,10 @@ class _Tier:
     failed: int = 0
     succeeded: int = 0
     served_s: float = 0.0
-    single_max_s: float = 0.0
-    """Longest wait of a job that was the only open one of its user."""
-    single_given_up: int = 0
+    first_max_s: float = 0.0
+    """Longest wait of a user's first job of the run."""
+    firsts: int = 0
+    firsts_given_up: int = 0
 
 
 class Tally(Observer):
@@ -52,8 +54,7 @@ class Tally(Observer):
         self._backlogged = np.zeros(users, dtype=np.bool_)
         self._plan = np.full(users, -1, dtype=np.int8)
         self._plans = list(plans)
-        self._open = np.zeros(users, dtype=np.int16)
-        self._single: set[JobId] = set()
+        self._firsts: set[JobId] = set()
         self.busy_s = 0.0
 
     def refused(self, person: Person, orders: Sequence[Order]) -> None:
@@ -66,10 +67,10 @@ class Tally(Observer):
         """See `Observer`."""
         person = row.person
         self._tiers[person.plan.name].accepted += 1
+        if not self._wanted_s[person.index]:
+            self._tiers[person.plan.name].firsts += 1
+            self._firsts.add(row.job_id)
         self._want(person, row.took_ms / 1000)
-        if not self._open[person.index]:
-            self._single.add(row.job_id)
-        self._open[person.index] += 1
 
     def _want(self, person: Person, seconds: float) -> None:
         self._plan[person.index] = self._plans.index(person.plan.name)
@@ -80,14 +81,17 @@ class Tally(Observer):
         del attempt_id
         if models is None or row.started_s is not None:
             return
+        self._waited(row)
+
+    def _waited(self, row: Row) -> None:
         tier = self._tiers[row.person.plan.name]
         waited_s = self._kernel.now - row.accepted_s
         tier.waits_s.append(waited_s)
         tier.hours.append(int(row.accepted_s // _HOUR_S))
         if waited_s > _BACKLOGGED_S:
             self._backlogged[row.person.index] = True
-        if row.job_id in self._single:
-            tier.single_max_s = max(tier.single_max_s, waited_s)
+        if row.job_id in self._firsts:
+            tier.first_max_s = max(tier.first_max_s, waited_s)
 
     def moved(self, row: Row, old: JobState) -> None:
         """See `Observer`."""
@@ -95,18 +99,17 @@ class Tally(Observer):
         if not row.state.ended:
             return
         person, tier = row.person, self._tiers[row.person.plan.name]
-        self._open[person.index] -= 1
         if row.state is JobState.SUCCEEDED:
             tier.succeeded += 1
             tier.served_s += row.took_ms / 1000
             self._served_s[person.index] += row.took_ms / 1000
         elif row.started_s is None:
             tier.given_up += 1
-            tier.single_given_up += row.job_id in self._single
-            self._backlogged[person.index] = True
+            tier.firsts_given_up += row.job_id in self._firsts
+            self._waited(row)
         else:
             tier.failed += 1
-        self._single.discard(row.job_id)
+        self._firsts.discard(row.job_id)
 
     def worked(self, job_id: JobId, seconds: float) -> None:
         """See `Observer`."""
@@ -142,8 +145,9 @@ class Tally(Observer):
             "wait_p50_s": _quantile(waits_s, 0.5),
             "wait_p99_s": _quantile(waits_s, 0.99),
             "wait_max_s": float(waits_s.max(initial=0.0)),
-            "single_max_s": tier.single_max_s,
-            "single_given_up": tier.single_given_up,
+            "first_max_s": tier.first_max_s,
+            "firsts": tier.firsts,
+            "firsts_given_up": tier.firsts_given_up,
             "backlogged_users": int(backlogged.sum()),
             "jain": jain(self._served_s[backlogged] / self._wanted_s[backlogged]),
             "hourly_p50_s": [_sparse(waits_s[hours == hour], 0.5) for hour in range(last)],
