@@ -23,8 +23,10 @@ class Discipline(Protocol):
         """Puts a job in line; a known one changes nothing but the user's share."""
         ...
 
-    def claim(self, models: Collection[ModelKey]) -> Waiting | None:
-        """Takes the next job that a worker with `models` can draw; it counts as running."""
+    def claim(
+        self, models: Collection[ModelKey], *, loaded: Collection[ModelKey] = ()
+    ) -> Waiting | None:
+        """Takes the next job that a worker with `models` can draw, `loaded` ones preferred."""
         ...
 
     def requeue(self, job_id: JobId, *, done: float = 1.0, later: bool = False) -> None:
@@ -85,7 +87,12 @@ class KeyedLine:
             self._put(user, job)
         self._enter(user)
 
-    def claim(self, models: Collection[ModelKey]) -> Waiting | None:
+    def claim(
+        self,
+        models: Collection[ModelKey],
+        *,
+        loaded: Collection[ModelKey] = (),  # noqa: ARG002
+    ) -> Waiting | None:
         """See `Discipline`."""
         passed: list[_User] = []
         found = None

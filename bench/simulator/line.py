@@ -2,7 +2,8 @@
 
 Who is next is the policy's (`scheduler.domain.policy` itself, or another one); the leases around it
 follow `scheduler.storage.lua`. A line that was flushed answers nobody until one replica has
-rebuilt it from the truth and given it a new epoch.
+rebuilt it from the truth and given it a new epoch: every method may raise `DependencyDown`, and has
+then done nothing.
 """
 
 from __future__ import annotations
@@ -102,11 +103,7 @@ class Line:
         return self._building
 
     def open(self, epoch: int) -> None:
-        """A rebuild is complete: the line answers everyone again.
-
-        Raises:
-            DependencyDown: it was lost once more meanwhile.
-        """
+        """A rebuild is complete: the line answers everyone again."""
         self._ask(epoch)
         self.epoch = epoch
         self.calm_until_s = self._kernel.now + self._ttl_s
@@ -117,11 +114,7 @@ class Line:
             raise DependencyDown("the line is away or lost")
 
     def admit(self, admissions: Iterable[Admission], *, building: int = 0) -> int:
-        """Puts jobs in line, those that run under the lease they had; answers how many were new.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """Puts jobs in line, those that run under the lease they had; answers how many were new."""
         self._ask(building)
         added = 0
         for one in admissions:
@@ -152,11 +145,7 @@ class Line:
         self._observer.admitted(row)
 
     def release(self) -> None:
-        """Puts delayed jobs in line whose time has come.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """Puts delayed jobs in line whose time has come."""
         self._ask()
         now_s = self._kernel.now
         for job_id in [key for key, (at_s, _) in self._delayed.items() if at_s <= now_s]:
@@ -170,19 +159,24 @@ class Line:
         self._put(self.rows[job_id])
 
     def claim(
-        self, worker_id: WorkerId, session: int, models: frozenset[ModelKey], limit: int
+        self,
+        worker_id: WorkerId,
+        session: int,
+        limit: int,
+        *,
+        models: frozenset[ModelKey],
+        loaded: Collection[ModelKey] = (),
     ) -> list[Claim]:
         """The next jobs for a worker with these models, each under a fresh lease.
 
         Raises:
-            DependencyDown: nothing happened.
             NotFound: the worker has to join again.
             Conflict: another stream speaks for the worker.
         """
         self._ask()
         self._know(worker_id, session)
         claims: list[Claim] = []
-        while len(claims) < limit and (job := self.queue.claim(models)) is not None:
+        while len(claims) < limit and (job := self.queue.claim(models, loaded=loaded)) is not None:
             claim = Claim(
                 AttemptId(f"a{next(self._attempts)}"),
                 job.job_id,
@@ -216,9 +210,6 @@ class Line:
         """The attempt no longer runs: its job waits again, unless another attempt has it.
 
         Until `not_before_s` it is delayed: in no line.
-
-        Raises:
-            DependencyDown: nothing happened.
         """
         self._ask()
         current = self.holder.get(claim.job_id) == claim.attempt_id
@@ -245,9 +236,6 @@ class Line:
             job_ids: the jobs.
             by: the attempt that reported it.
             took_ms: how long it took, of a success.
-
-        Raises:
-            DependencyDown: nothing happened.
         """
         self._ask()
         for job_id in job_ids:
@@ -268,11 +256,7 @@ class Line:
             self._take_back(by, stop=False, waits=False)
 
     def stop(self, job_id: JobId) -> None:
-        """Asks the worker that runs a job to stop it.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """Asks the worker that runs a job to stop it."""
         self._ask()
         holder = self.holder.get(job_id)
         if holder is not None:
@@ -292,11 +276,7 @@ class Line:
         return lease.row
 
     def adopt(self, session: int, claim: Claim, row: Row) -> bool:
-        """Lets a worker keep an attempt that it still has; False when it was superseded.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """Lets a worker keep an attempt that it still has; False when it was superseded."""
         self._ask()
         job_id = row.job_id
         if self.seats.get(claim.worker_id) != session:
@@ -326,21 +306,13 @@ class Line:
         self.held[claim.worker_id].add(claim.attempt_id)
 
     def join(self, worker_id: WorkerId, session: int) -> list[Claim]:
-        """A stream introduces its worker; answers the claims that the worker holds.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """A stream introduces its worker; answers the claims that the worker holds."""
         self._ask()
         self.seats[worker_id] = session
         return self._held(worker_id)
 
     def leave(self, worker_id: WorkerId, session: int) -> list[Claim]:
-        """A stream is gone for good; answers the claims it leaves, none where another has come.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """A stream is gone for good; answers the claims it leaves, none where another has come."""
         self._ask()
         if self.seats.get(worker_id, session) != session:
             return []
@@ -351,7 +323,6 @@ class Line:
         """A heartbeat: extends leases; answers those that the worker does hold.
 
         Raises:
-            DependencyDown: nothing happened.
             NotFound: the worker has to join again.
             Conflict: another stream speaks for the worker.
         """
@@ -375,11 +346,7 @@ class Line:
             raise Conflict("another stream of this worker has taken over")
 
     def expired(self) -> list[tuple[Claim, bool]]:
-        """Claims past their deadline; True for leases that were made up after a loss.
-
-        Raises:
-            DependencyDown: nothing is known.
-        """
+        """Claims past their deadline; True for leases that were made up after a loss."""
         self._ask()
         now_s = self._kernel.now
         if now_s < self.calm_until_s:
@@ -388,11 +355,7 @@ class Line:
         return [(lease.claim, lease.restored) for lease in late]
 
     def overdue(self) -> list[JobId]:
-        """Jobs that wait past their queue time and were never started.
-
-        Raises:
-            DependencyDown: nothing is known.
-        """
+        """Jobs that wait past their queue time and were never started."""
         self._ask()
         late: list[tuple[float, JobId]] = []
         while self._start_by and self._start_by[0][0] <= self._kernel.now:
@@ -404,11 +367,7 @@ class Line:
         return [job_id for _, job_id in late]
 
     def known(self) -> set[JobId]:
-        """Jobs in line or running.
-
-        Raises:
-            DependencyDown: nothing is known.
-        """
+        """Jobs in line or running."""
         self._ask()
         now_s = self._kernel.now
         self._gone = {job_id: at_s for job_id, at_s in self._gone.items() if at_s > now_s}

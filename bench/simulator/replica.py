@@ -288,7 +288,9 @@ class Replica:
 
     def _claim_once(self, session: Session) -> Process:
         worker, limit = session.worker, session.room
-        claims = self._line.claim(worker.id, session.number, worker.models, limit)
+        claims = self._line.claim(
+            worker.id, session.number, limit, models=worker.models, loaded=worker.loaded
+        )
         if len(claims) == limit:  # there may be more than this one takes
             self.wake(sorted(worker.models))
         if not claims:

@@ -16,7 +16,7 @@ from bench.simulator.truth import Truth
 from bench.simulator.upkeep import Terms
 from bench.simulator.world import Setting, World, order_ids
 from easel_kit.ids import JobId, ModelKey
-from scheduler.domain.policy import FairQueue
+from scheduler.domain.policy import AFFINITY_LEAD, FairQueue
 
 HARSH = Faults(
     crash=20,
@@ -98,7 +98,8 @@ class Small:
         terms = terms or Terms(page=random.choice([1, 3, 1_000]))
         kernel = self._kernel = Kernel()
         slots = sum(slots for slots, _ in workers)
-        factor = None if not self._even else _SLACK if faults.any else 1.0
+        affine = len(models) > 1 and random.random() < 0.5  # noqa: PLR2004 (a coin)
+        factor = (_SLACK if faults.any else 1.0) * (1 + AFFINITY_LEAD if affine else 1)
         self.checker = Checker(
             kernel,
             Bounds(
@@ -107,11 +108,11 @@ class Small:
                 users=len(self._people),
                 weights=sum(plan.share.weight for plan in offers),
                 max_cost_ms=_MAX_COST_MS,
-                wait_factor=factor,
+                wait_factor=factor if self._even else None,
             ),
         )
         self.world = World(
-            Setting(workers, random.randint(1, 3), terms, faults),
+            Setting(workers, random.randint(1, 3), terms, faults, affine),
             policy,
             self.checker,
             kernel=kernel,

@@ -1,7 +1,8 @@
 """The truth: what Postgres holds. Each method is one transaction, and survives every fault.
 
 Rules about an attempt's end are the scheduler's own (`scheduler.domain.lease.judge`); the rows
-around them follow `scheduler.storage.{submits,attempts,settlement}`.
+around them follow `scheduler.storage.{submits,attempts,settlement}`. While the database is away
+every method raises `DependencyDown`, and has done nothing.
 """
 
 from __future__ import annotations
@@ -51,11 +52,7 @@ class Truth:
         self._lock: Life | None = None
 
     def submit(self, person: Person, orders: Sequence[Order]) -> list[Row] | None:
-        """Accepts all jobs or none (None); known ones are answered as they stand.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """Accepts all jobs or none (None); known ones are answered as they stand."""
         self._ask()
         new = [order for order in orders if order.job_id not in self.rows]
         if new and self.open_count[person.id] + len(new) > person.plan.max_open:
@@ -86,9 +83,6 @@ class Truth:
         Args:
             claim: a lease that was given.
             revive: an attempt that was given up lives again.
-
-        Raises:
-            DependencyDown: nothing happened.
         """
         self._ask()
         row = self.open.get(claim.job_id)
@@ -103,11 +97,7 @@ class Truth:
         return True
 
     def settle(self, report: Report) -> tuple[JobState | None, float]:
-        """Decides what an attempt's end means; answers the job's state and when it may go on.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """Decides what an attempt's end means; answers the job's state and when it may go on."""
         self._ask()
         claim = report.claim
         row = self.rows.get(claim.job_id)
@@ -142,11 +132,7 @@ class Truth:
         return judge(standing, report, max_attempts=self._max_attempts)
 
     def expire_waiting(self, job_ids: Iterable[JobId]) -> list[JobId]:
-        """Fails those of the jobs that no worker started in time; answers which.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """Fails those of the jobs that no worker started in time; answers which."""
         self._ask()
         late = []
         for job_id in job_ids:
@@ -162,11 +148,7 @@ class Truth:
         return late
 
     def cancel(self, job_id: JobId) -> bool:
-        """Ends a waiting job, marks a running one; says whether it has ended.
-
-        Raises:
-            DependencyDown: nothing happened.
-        """
+        """Ends a waiting job, marks a running one; says whether it has ended."""
         self._ask()
         row = self.rows[job_id]
         if row.state is JobState.QUEUED:
@@ -176,20 +158,12 @@ class Truth:
         return row.state.ended
 
     def still_open(self, job_ids: Collection[JobId]) -> dict[JobId, Row]:
-        """Those of the jobs that have not ended.
-
-        Raises:
-            DependencyDown: nothing is known.
-        """
+        """Those of the jobs that have not ended."""
         self._ask()
         return {job_id: self.open[job_id] for job_id in job_ids if job_id in self.open}
 
     def page(self, state: JobState, *, after: int, limit: int) -> list[Admission]:
-        """Open jobs in this state with a place above `after`, by place.
-
-        Raises:
-            DependencyDown: nothing is known.
-        """
+        """Open jobs in this state with a place above `after`, by place."""
         self._ask()
         found: list[Admission] = []
         for row in self.open.values():  # by place: jobs enter in this order and never return
@@ -200,21 +174,13 @@ class Truth:
         return found
 
     def knows(self, claim: Claim) -> bool:
-        """Whether the claim was written down and its job is open.
-
-        Raises:
-            DependencyDown: nothing is known.
-        """
+        """Whether the claim was written down and its job is open."""
         self._ask()
         row = self.open.get(claim.job_id)
         return row is not None and claim.attempt_id in row.tries
 
     def stop_requests(self) -> list[JobId]:
-        """Running jobs that were asked to stop.
-
-        Raises:
-            DependencyDown: nothing is known.
-        """
+        """Running jobs that were asked to stop."""
         self._ask()
         return [
             row.job_id

@@ -83,8 +83,22 @@ class Worker:
         random: Random,
         desks: Callable[[], Desk | None],
         fails: float = 0.0,
+        affine: bool = False,
     ) -> None:
-        """Not started. `fails` is the part of its attempts that end with an error of their own."""
+        """Not started.
+
+        Args:
+            worker_id: stays over restarts.
+            slots: attempts at once.
+            models: that it can draw with.
+            kernel: the clock.
+            network: to the servers.
+            observer: hears how busy it is.
+            random: decides which attempts fail.
+            desks: finds a server to connect to.
+            fails: part of its attempts that end with an error of their own.
+            affine: it says which model it has loaded: that of its last attempt.
+        """
         self.id = worker_id
         self.slots = slots
         self.models = models
@@ -96,6 +110,8 @@ class Worker:
         self._random = random
         self._desks = desks
         self._fails = fails
+        self._affine = affine
+        self.loaded: tuple[ModelKey, ...] = ()
         self._desk: Desk | None = None
         self._to_desk = network.stream()
         self._session = 0
@@ -192,6 +208,8 @@ class Worker:
             yield from self._awake()
             attempt = _Attempt(claim, row, Life(), self._kernel.now)
             self._running[claim.attempt_id] = attempt
+            if self._affine:
+                self.loaded = (row.waiting.model_key,)
             self._kernel.spawn(self._draw(attempt), attempt.life)
 
     def _draw(self, attempt: _Attempt) -> Process:

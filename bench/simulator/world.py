@@ -34,6 +34,8 @@ class Setting:
     replicas: int = 2
     terms: Terms = field(default_factory=Terms)
     faults: Faults = field(default_factory=Faults)
+    affine: bool = False
+    """Workers are offered work for the model that they have loaded first."""
 
 
 class World:
@@ -97,6 +99,7 @@ class World:
             random=Random(self._random.random()),
             desks=self.pick,
             fails=self._setting.faults.fail,
+            affine=self._setting.affine,
         )
         worker.start()
         return worker
