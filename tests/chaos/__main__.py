@@ -70,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=6, metavar="N", help="worker processes (6)")
     parser.add_argument(
-        "--pause", type=float, default=1.4, metavar="S", help="between two kills, on average (1.4)"
+        "--pause", type=float, default=1.2, metavar="S", help="between two kills, on average (1.2)"
     )
     parser.add_argument(
         "--durable", action="store_true", help="Postgres waits for the disk, as in production"

@@ -23,6 +23,7 @@ _LOOK_S = 0.1
 # What is allowed at the end for all that was accepted to end, with everything up again.
 _CALM_S = 60.0
 _WARM_UP_S = 1.0
+_CANCEL_AGAIN_S = 1.0
 _CONSUMERS = 2
 _Begin: TypeAlias = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 _BASE_S, _PER_KILL_S = 240.0, 12.0
@@ -36,7 +37,7 @@ class Orders:
     seed: int
     folder: Path
     workers: int = 6
-    pause_s: float = 1.4
+    pause_s: float = 1.2
     """Between two kills, on average."""
     durable: bool = False
     """Postgres waits for the disk at each commit, and at each recovery."""
@@ -152,8 +153,10 @@ async def _side_tasks() -> AsyncIterator[_Begin]:
             return tasks[-1]
 
         yield begin
-        for task in tasks:
-            task.cancel()
+        while running := [task for task in tasks if not task.done()]:
+            for task in running:  # again, since drivers may swallow it
+                task.cancel()
+            await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
 
 
 def merge(folder: Path) -> Path:

@@ -60,6 +60,8 @@ class Part:
         self.kind = kind
         self.name = name
         self.ready = asyncio.Event()
+        self.ready_at = 0.0
+        """Since when, on the monotonic clock."""
         self.hung = False
         self.restarts = 0
         self._start = start
@@ -120,6 +122,7 @@ class Part:
             number, self._killed = self._killed, 0
             if number:
                 self._book.write(Back(time.time(), number, self.kind, self.name))
+            self.ready_at = time.monotonic()
             self.ready.set()
         status = await ended
         self.ready.clear()

@@ -30,6 +30,7 @@ _TWO_AT_ONCE = 0.2
 _CALM, _CALM_S = 0.4, 4.0
 """So often nothing else happens for a while after a hang, so that it is seen alone."""
 _HANG_S = (0.3, 2.5 * LEASE_TTL_S)
+_ALIVE_S = (0.0, 2.0)
 _PATIENCE_S = 60.0
 _LOOK_S = 0.02
 
@@ -43,6 +44,8 @@ class Strike:
     what: What
     pick: float
     hang_s: float
+    alive_s: float
+    """What is hit has been up for so long, so that some work is done between two kills."""
 
 
 def draw_plan(kills: int, seed: int, *, pause_s: float) -> list[Strike]:
@@ -58,7 +61,16 @@ def draw_plan(kills: int, seed: int, *, pause_s: float) -> list[Strike]:
         wait_s = 0.0 if chance.random() < _TWO_AT_ONCE else chance.uniform(0.1, 1.9) * pause_s
         if plan and plan[-1].what == "hang" and chance.random() < _CALM:
             wait_s += _CALM_S
-        plan.append(Strike(number, wait_s, what, chance.random(), chance.uniform(*_HANG_S)))
+        plan.append(
+            Strike(
+                number,
+                wait_s,
+                what,
+                chance.random(),
+                chance.uniform(*_HANG_S),
+                chance.uniform(*_ALIVE_S),
+            )
+        )
     return plan
 
 
@@ -95,9 +107,9 @@ class Killer:
             case "backend":
                 return await self._kill_backend(strike)
             case "hang":
-                part = self._choose("worker", strike.pick)
+                part = self._choose("worker", strike)
             case what:
-                part = self._choose(what, strike.pick)
+                part = self._choose(what, strike)
         if part is None:
             return False
         self._book.write(Kill(time.time(), strike.number, strike.what, part.name, part.pid))
@@ -108,9 +120,14 @@ class Killer:
             part.kill(strike.number)
         return True
 
-    def _choose(self, kind: str, pick: float) -> Part | None:
-        able = [part for part in self._house.of_kind(kind) if part.ready.is_set() and not part.hung]
-        return able[int(pick * len(able))] if able else None
+    def _choose(self, kind: str, strike: Strike) -> Part | None:
+        since = time.monotonic() - strike.alive_s
+        able = [
+            part
+            for part in self._house.of_kind(kind)
+            if part.ready.is_set() and part.ready_at <= since and not part.hung
+        ]
+        return able[int(strike.pick * len(able))] if able else None
 
     async def _thaw_later(self, part: Part, strike: Strike) -> None:
         await asyncio.sleep(strike.hang_s)
@@ -118,7 +135,7 @@ class Killer:
         self._book.write(Back(time.time(), strike.number, strike.what, part.name))
 
     async def _flush(self, strike: Strike) -> bool:
-        part = self._choose("redis", strike.pick)
+        part = self._choose("redis", strike)
         if part is None:
             return False
         self._book.write(Kill(time.time(), strike.number, "flush", part.name, part.pid))
@@ -129,7 +146,7 @@ class Killer:
 
     async def _kill_backend(self, strike: Strike) -> bool:
         """A server process of Postgres dies: all sessions are lost and it recovers by itself."""
-        part = self._choose("postgres", strike.pick)
+        part = self._choose("postgres", strike)
         pid = await self._watch.backend() if part is not None else None
         if pid is None:
             return False
