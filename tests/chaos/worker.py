@@ -76,6 +76,7 @@ class Worker:
         self._book = book
         self._held: dict[str, _Held] = {}
         self._outbox: asyncio.Queue[wire.WorkRequest] = asyncio.Queue()
+        self._welcomed = False
 
     async def run(self, doors: list[str]) -> None:
         """Dials one replica after the other until the process is killed."""
@@ -100,6 +101,7 @@ class Worker:
             async with asyncio.timeout(_GREETING_S):
                 first = await anext(aiter(call))
             welcome = first.welcome
+            self._welcomed = True
             self._resume(named, welcome, door)
             beating = asyncio.create_task(self._beat(welcome.heartbeat_interval_ms / 1000 * 0.8))
             async for message in call:
@@ -132,6 +134,7 @@ class Worker:
                 models=models,
                 held_attempt_ids=named,
                 can_park=True,
+                returning=self._welcomed,
                 parked_attempt_ids=[
                     attempt for attempt, held in self._held.items() if held.is_parked
                 ],

@@ -253,6 +253,7 @@ class House:
         offer: bool = True,
         can_park: bool = False,
         parked: tuple[AttemptId, ...] = (),
+        returning: bool = False,
     ) -> Stream:
         """A worker whose stream was welcomed and that takes as much as it has slots."""
         worker = Worker(
@@ -264,7 +265,8 @@ class House:
             (model(),),
             can_park=can_park,
         )
-        stream = Stream(self, await self.workers.open(worker, held, parked=parked))
+        opened = await self.workers.open(worker, held, parked=parked, returning=returning)
+        stream = Stream(self, opened)
         if offer:
             stream.session.offer(slots)
         return stream

@@ -111,6 +111,7 @@ async def test_hello_says_who_it_is_and_capacity_follows(scene: Scene) -> None:
     assert (hello.device, hello.slots) == ("cpu", 2)
     assert [model.key for model in hello.models] == ["shapes-64"]
     assert not hello.held_attempt_ids
+    assert not hello.returning
     capacity = (await talk.hear("capacity")).capacity
     assert (capacity.free_slots, capacity.draining) == (2, False)
 
@@ -327,6 +328,7 @@ async def test_a_lost_stream_stops_nothing_and_the_result_is_said_until_acknowle
     talk.lose()
     talk = await scene.opened()
     assert list(talk.hello.held_attempt_ids) == [work.attempt_id]
+    assert talk.hello.returning
     scene.engine.finish(work.attempt_id)
     first = (await talk.hear("finished")).finished
 

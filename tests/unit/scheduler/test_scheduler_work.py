@@ -593,6 +593,24 @@ async def test_a_stream_that_takes_over_finds_what_was_never_sent(house: House) 
     assert [one.counted for one in house.store.tries.values()] == [False, False]
 
 
+@pytest.mark.parametrize(
+    ("returning", "fate"), [(True, (Outcome.UNDELIVERED, False)), (False, (Outcome.LOST, True))]
+)
+async def test_what_a_dead_replica_lent_counts_if_its_worker_died_too(
+    house: House, *, returning: bool, fate: tuple[Outcome, bool]
+) -> None:
+    (job,) = await house.submit()
+    worker = await house.worker(offer=False)
+    session = worker.session
+    (lent,) = await house.queue.claim(session.worker.id, session.worker.session, session.models, 1)
+    back = await house.worker(returning=returning)  # nobody has sent it that attempt
+    assert (await back.hears(Welcome)).kept == ()
+    assert (await back.hears(Assign)).claim.number == 2
+    await house.settled()
+    found = house.store.tries[lent.attempt_id]
+    assert (lent.job_id, found.outcome, found.counted) == (job.id, *fate)
+
+
 async def test_a_worker_that_cannot_go_on_rests_and_is_then_on_trial(house: House) -> None:
     await house.worker("healthy", offer=False)
     worker = await house.worker("sick", slots=2)

@@ -149,6 +149,7 @@ def _hello(hello: Hello) -> lease_pb2.Hello:
         slots=profile.slots,
         models=[model_to_wire(card) for card in hello.models],
         held_attempt_ids=hello.held,
+        returning=hello.returning,
     )
 
 

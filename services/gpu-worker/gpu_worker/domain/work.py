@@ -30,6 +30,7 @@ class Hello:
         device: for people.
         models: the catalogue as it is now.
         held: attempts from before a lost stream.
+        returning: this process has been welcomed before.
     """
 
     profile: Profile
@@ -37,6 +38,7 @@ class Hello:
     device: str
     models: tuple[ModelCard, ...]
     held: tuple[AttemptId, ...]
+    returning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class Worker:
         self._leave = leave
         self._leaving = asyncio.Event()
         self._left = asyncio.Event()
+        self._welcomed = False
 
     # --- for operators ----------------------------------------------------------------------
 
@@ -146,10 +147,12 @@ class Worker:
             device=self._engine.status().device,
             models=self._bench.models(),
             held=self._bench.held,
+            returning=self._welcomed,
         )
 
     async def _converse(self, stream: WorkStream) -> None:
         welcome = stream.welcome
+        self._welcomed = True
         _log.info("stream.opened", kept=len(welcome.kept))
         self._bench.resume(welcome.kept, welcome.cancelled)
         try:

@@ -41,7 +41,7 @@ class Outcome(StrEnum):
     LOST = "lost"
     """Its worker died or hung."""
     UNDELIVERED = "undelivered"
-    """Its worker's stream ended before it was sent."""
+    """It never reached its worker, whose stream or replica ended before."""
     FORGOTTEN = "forgotten"
     """Nobody came back for it after the queue's store was lost."""
     SUPERSEDED = "superseded"

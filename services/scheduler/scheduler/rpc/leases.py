@@ -44,7 +44,7 @@ class LeaseServicer(LeaseServiceServicer):
         bind_contextvars(worker_id=hello.worker_id)
         worker, held = lease_mapping.worker(hello, ids.new_id("ses"), self._lane)
         parked = lease_mapping.parked(hello)
-        session = await self._workers.open(worker, held, parked=parked)
+        session = await self._workers.open(worker, held, parked=parked, returning=hello.returning)
         # A cancelled call does not always end a generator that waits at its yield: both do it.
         ended: Any = lambda _: self._workers.ended(session)  # noqa: E731 (typed as the stub wants)
         context.add_done_callback(ended)

@@ -70,10 +70,12 @@ class Workers:
         held: Collection[AttemptId],
         *,
         parked: Collection[AttemptId] = (),
+        returning: bool = False,
     ) -> Session:
         """Welcomes a stream; attempts that were not superseded stay with the worker.
 
-        Of the `held` ones it has set `parked` aside.
+        Of the `held` ones it has set `parked` aside. A `returning` process was welcomed before:
+        what it was lent since and does not name has not reached it.
 
         Raises:
             DependencyDown: nothing can be said about the worker's attempts: it comes again.
@@ -88,7 +90,8 @@ class Workers:
             known |= {claim.attempt_id: claim for claim in await self._attempts.claims(unknown)}
         named = [known[attempt_id] for attempt_id in held if attempt_id in known]
         kept = await self._keeper.keep(session, named, parked=parked)
-        await self._lose([claim for claim in there.values() if claim.attempt_id not in held])
+        gone = [claim for claim in there.values() if claim.attempt_id not in held]
+        await self._lose(gone, delivered=not returning)
         cancelled = await self._attempts.cancelled({claim.job_id for claim in kept})
         stopped = [claim.attempt_id for claim in kept if claim.job_id in cancelled]
         for attempt_id in stopped:
@@ -259,14 +262,14 @@ class Workers:
         finally:
             self._undelivered.difference_update(claim.attempt_id for claim in unsent)
 
-    async def _lose(self, claims: Sequence[Claim]) -> None:
+    async def _lose(self, claims: Sequence[Claim], *, delivered: bool = True) -> None:
         if not claims:
             return
         live = await self._line.live({claim.job_id for claim in claims})
         reports = [
             Report(
                 claim,
-                self._fate(claim),
+                self._fate(claim) if delivered else Outcome.UNDELIVERED,
                 steps_done=live[claim.job_id].step if claim.job_id in live else 0,
             )
             for claim in claims

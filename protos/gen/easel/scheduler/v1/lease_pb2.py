@@ -26,55 +26,55 @@ from easel.common.v1 import generation_pb2 as easel_dot_common_dot_v1_dot_genera
 from easel.common.v1 import model_pb2 as easel_dot_common_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x61sel/scheduler/v1/lease.proto\x12\x12\x65\x61sel.scheduler.v1\x1a easel/common/v1/generation.proto\x1a\x1b\x65\x61sel/common/v1/model.proto\"\xe4\x04\n\x0bWorkRequest\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.easel.scheduler.v1.HelloH\x00\x12\x32\n\theartbeat\x18\x02 \x01(\x0b\x32\x1d.easel.scheduler.v1.HeartbeatH\x00\x12\x30\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x1c.easel.scheduler.v1.CapacityH\x00\x12\x37\n\x08progress\x18\x04 \x01(\x0b\x32#.easel.scheduler.v1.AttemptProgressH\x00\x12\x37\n\x08\x66inished\x18\x05 \x01(\x0b\x32#.easel.scheduler.v1.AttemptFinishedH\x00\x12\x33\n\x06\x66\x61iled\x18\x06 \x01(\x0b\x32!.easel.scheduler.v1.AttemptFailedH\x00\x12\x35\n\x07stopped\x18\x07 \x01(\x0b\x32\".easel.scheduler.v1.AttemptStoppedH\x00\x12\x31\n\thand_back\x18\x08 \x01(\x0b\x32\x1c.easel.scheduler.v1.HandBackH\x00\x12;\n\x0emodels_changed\x18\t \x01(\x0b\x32!.easel.scheduler.v1.ModelsChangedH\x00\x12\x33\n\x06parked\x18\n \x01(\x0b\x32!.easel.scheduler.v1.AttemptParkedH\x00\x12\x35\n\x07resumed\x18\x0b \x01(\x0b\x32\".easel.scheduler.v1.AttemptResumedH\x00\x42\t\n\x07message\"\xe3\x02\n\x0cWorkResponse\x12.\n\x07welcome\x18\x01 \x01(\x0b\x32\x1b.easel.scheduler.v1.WelcomeH\x00\x12,\n\x06\x61ssign\x18\x02 \x01(\x0b\x32\x1a.easel.scheduler.v1.AssignH\x00\x12,\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1a.easel.scheduler.v1.CancelH\x00\x12\x38\n\x0c\x61\x63knowledged\x18\x04 \x01(\x0b\x32 .easel.scheduler.v1.AcknowledgedH\x00\x12*\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x19.easel.scheduler.v1.DrainH\x00\x12(\n\x04park\x18\x06 \x01(\x0b\x32\x18.easel.scheduler.v1.ParkH\x00\x12,\n\x06resume\x18\x07 \x01(\x0b\x32\x1a.easel.scheduler.v1.ResumeH\x00\x42\t\n\x07message\"\xc8\x01\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04lane\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\r\n\x05slots\x18\x05 \x01(\x05\x12&\n\x06models\x18\x06 \x03(\x0b\x32\x16.easel.common.v1.Model\x12\x18\n\x10held_attempt_ids\x18\x07 \x03(\t\x12\x10\n\x08\x63\x61n_park\x18\x08 \x01(\x08\x12\x1a\n\x12parked_attempt_ids\x18\t \x03(\t\"w\n\x07Welcome\x12\x1d\n\x15heartbeat_interval_ms\x18\x01 \x01(\x05\x12\x14\n\x0clease_ttl_ms\x18\x02 \x01(\x05\x12\x18\n\x10kept_attempt_ids\x18\x03 \x03(\t\x12\x1d\n\x15\x63\x61ncelled_attempt_ids\x18\x04 \x03(\t\"\x0b\n\tHeartbeat\"0\n\x08\x43\x61pacity\x12\x12\n\nfree_slots\x18\x01 \x01(\x05\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"\x9b\x01\n\x06\x41ssign\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12/\n\ngeneration\x18\x04 \x01(\x0b\x32\x1b.easel.common.v1.Generation\x12\x16\n\x0e\x61ttempt_number\x18\x05 \x01(\x05\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\x1c\n\x06\x43\x61ncel\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"\x1a\n\x04Park\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"\x1c\n\x06Resume\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"4\n\x0c\x41\x63knowledged\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"\x07\n\x05\x44rain\"o\n\x0f\x41ttemptProgress\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\r\n\x05steps\x18\x03 \x01(\x05\x12\x0f\n\x07preview\x18\x04 \x01(\x0c\x12\x1a\n\x12preview_media_type\x18\x05 \x01(\t\"\x9c\x01\n\x0f\x41ttemptFinished\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12&\n\x06images\x18\x02 \x03(\x0b\x32\x16.easel.common.v1.Image\x12\x12\n\nsteps_done\x18\x03 \x01(\x05\x12\x15\n\rfirst_step_ms\x18\x04 \x01(\x03\x12\x10\n\x08total_ms\x18\x05 \x01(\x03\x12\x10\n\x08warnings\x18\x06 \x03(\t\"\x85\x01\n\rAttemptFailed\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.easel.scheduler.v1.FailureKind\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x12\n\nsteps_done\x18\x05 \x01(\x05\"8\n\x0e\x41ttemptStopped\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x12\n\nsteps_done\x18\x02 \x01(\x05\"\x1e\n\x08HandBack\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"7\n\rAttemptParked\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x12\n\nsteps_done\x18\x02 \x01(\x05\"$\n\x0e\x41ttemptResumed\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"7\n\rModelsChanged\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.easel.common.v1.Model*y\n\x0b\x46\x61ilureKind\x12\x1c\n\x18\x46\x41ILURE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_KIND_CALLER\x10\x01\x12\x1a\n\x16\x46\x41ILURE_KIND_TRANSIENT\x10\x02\x12\x17\n\x13\x46\x41ILURE_KIND_WORKER\x10\x03\x32]\n\x0cLeaseService\x12M\n\x04Work\x12\x1f.easel.scheduler.v1.WorkRequest\x1a .easel.scheduler.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x61sel/scheduler/v1/lease.proto\x12\x12\x65\x61sel.scheduler.v1\x1a easel/common/v1/generation.proto\x1a\x1b\x65\x61sel/common/v1/model.proto\"\xe4\x04\n\x0bWorkRequest\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.easel.scheduler.v1.HelloH\x00\x12\x32\n\theartbeat\x18\x02 \x01(\x0b\x32\x1d.easel.scheduler.v1.HeartbeatH\x00\x12\x30\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x1c.easel.scheduler.v1.CapacityH\x00\x12\x37\n\x08progress\x18\x04 \x01(\x0b\x32#.easel.scheduler.v1.AttemptProgressH\x00\x12\x37\n\x08\x66inished\x18\x05 \x01(\x0b\x32#.easel.scheduler.v1.AttemptFinishedH\x00\x12\x33\n\x06\x66\x61iled\x18\x06 \x01(\x0b\x32!.easel.scheduler.v1.AttemptFailedH\x00\x12\x35\n\x07stopped\x18\x07 \x01(\x0b\x32\".easel.scheduler.v1.AttemptStoppedH\x00\x12\x31\n\thand_back\x18\x08 \x01(\x0b\x32\x1c.easel.scheduler.v1.HandBackH\x00\x12;\n\x0emodels_changed\x18\t \x01(\x0b\x32!.easel.scheduler.v1.ModelsChangedH\x00\x12\x33\n\x06parked\x18\n \x01(\x0b\x32!.easel.scheduler.v1.AttemptParkedH\x00\x12\x35\n\x07resumed\x18\x0b \x01(\x0b\x32\".easel.scheduler.v1.AttemptResumedH\x00\x42\t\n\x07message\"\xe3\x02\n\x0cWorkResponse\x12.\n\x07welcome\x18\x01 \x01(\x0b\x32\x1b.easel.scheduler.v1.WelcomeH\x00\x12,\n\x06\x61ssign\x18\x02 \x01(\x0b\x32\x1a.easel.scheduler.v1.AssignH\x00\x12,\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1a.easel.scheduler.v1.CancelH\x00\x12\x38\n\x0c\x61\x63knowledged\x18\x04 \x01(\x0b\x32 .easel.scheduler.v1.AcknowledgedH\x00\x12*\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x19.easel.scheduler.v1.DrainH\x00\x12(\n\x04park\x18\x06 \x01(\x0b\x32\x18.easel.scheduler.v1.ParkH\x00\x12,\n\x06resume\x18\x07 \x01(\x0b\x32\x1a.easel.scheduler.v1.ResumeH\x00\x42\t\n\x07message\"\xdb\x01\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04lane\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\r\n\x05slots\x18\x05 \x01(\x05\x12&\n\x06models\x18\x06 \x03(\x0b\x32\x16.easel.common.v1.Model\x12\x18\n\x10held_attempt_ids\x18\x07 \x03(\t\x12\x10\n\x08\x63\x61n_park\x18\x08 \x01(\x08\x12\x1a\n\x12parked_attempt_ids\x18\t \x03(\t\x12\x11\n\treturning\x18\n \x01(\x08\"w\n\x07Welcome\x12\x1d\n\x15heartbeat_interval_ms\x18\x01 \x01(\x05\x12\x14\n\x0clease_ttl_ms\x18\x02 \x01(\x05\x12\x18\n\x10kept_attempt_ids\x18\x03 \x03(\t\x12\x1d\n\x15\x63\x61ncelled_attempt_ids\x18\x04 \x03(\t\"\x0b\n\tHeartbeat\"0\n\x08\x43\x61pacity\x12\x12\n\nfree_slots\x18\x01 \x01(\x05\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"\x9b\x01\n\x06\x41ssign\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12/\n\ngeneration\x18\x04 \x01(\x0b\x32\x1b.easel.common.v1.Generation\x12\x16\n\x0e\x61ttempt_number\x18\x05 \x01(\x05\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\x1c\n\x06\x43\x61ncel\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"\x1a\n\x04Park\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"\x1c\n\x06Resume\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"4\n\x0c\x41\x63knowledged\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"\x07\n\x05\x44rain\"o\n\x0f\x41ttemptProgress\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\r\n\x05steps\x18\x03 \x01(\x05\x12\x0f\n\x07preview\x18\x04 \x01(\x0c\x12\x1a\n\x12preview_media_type\x18\x05 \x01(\t\"\x9c\x01\n\x0f\x41ttemptFinished\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12&\n\x06images\x18\x02 \x03(\x0b\x32\x16.easel.common.v1.Image\x12\x12\n\nsteps_done\x18\x03 \x01(\x05\x12\x15\n\rfirst_step_ms\x18\x04 \x01(\x03\x12\x10\n\x08total_ms\x18\x05 \x01(\x03\x12\x10\n\x08warnings\x18\x06 \x03(\t\"\x85\x01\n\rAttemptFailed\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.easel.scheduler.v1.FailureKind\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x12\n\nsteps_done\x18\x05 \x01(\x05\"8\n\x0e\x41ttemptStopped\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x12\n\nsteps_done\x18\x02 \x01(\x05\"\x1e\n\x08HandBack\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"7\n\rAttemptParked\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x12\n\nsteps_done\x18\x02 \x01(\x05\"$\n\x0e\x41ttemptResumed\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"7\n\rModelsChanged\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.easel.common.v1.Model*y\n\x0b\x46\x61ilureKind\x12\x1c\n\x18\x46\x41ILURE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_KIND_CALLER\x10\x01\x12\x1a\n\x16\x46\x41ILURE_KIND_TRANSIENT\x10\x02\x12\x17\n\x13\x46\x41ILURE_KIND_WORKER\x10\x03\x32]\n\x0cLeaseService\x12M\n\x04Work\x12\x1f.easel.scheduler.v1.WorkRequest\x1a .easel.scheduler.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'easel.scheduler.v1.lease_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FAILUREKIND']._serialized_start=2436
-  _globals['_FAILUREKIND']._serialized_end=2557
+  _globals['_FAILUREKIND']._serialized_start=2455
+  _globals['_FAILUREKIND']._serialized_end=2576
   _globals['_WORKREQUEST']._serialized_start=118
   _globals['_WORKREQUEST']._serialized_end=730
   _globals['_WORKRESPONSE']._serialized_start=733
   _globals['_WORKRESPONSE']._serialized_end=1088
   _globals['_HELLO']._serialized_start=1091
-  _globals['_HELLO']._serialized_end=1291
-  _globals['_WELCOME']._serialized_start=1293
-  _globals['_WELCOME']._serialized_end=1412
-  _globals['_HEARTBEAT']._serialized_start=1414
-  _globals['_HEARTBEAT']._serialized_end=1425
-  _globals['_CAPACITY']._serialized_start=1427
-  _globals['_CAPACITY']._serialized_end=1475
-  _globals['_ASSIGN']._serialized_start=1478
-  _globals['_ASSIGN']._serialized_end=1633
-  _globals['_CANCEL']._serialized_start=1635
-  _globals['_CANCEL']._serialized_end=1663
-  _globals['_PARK']._serialized_start=1665
-  _globals['_PARK']._serialized_end=1691
-  _globals['_RESUME']._serialized_start=1693
-  _globals['_RESUME']._serialized_end=1721
-  _globals['_ACKNOWLEDGED']._serialized_start=1723
-  _globals['_ACKNOWLEDGED']._serialized_end=1775
-  _globals['_DRAIN']._serialized_start=1777
-  _globals['_DRAIN']._serialized_end=1784
-  _globals['_ATTEMPTPROGRESS']._serialized_start=1786
-  _globals['_ATTEMPTPROGRESS']._serialized_end=1897
-  _globals['_ATTEMPTFINISHED']._serialized_start=1900
-  _globals['_ATTEMPTFINISHED']._serialized_end=2056
-  _globals['_ATTEMPTFAILED']._serialized_start=2059
-  _globals['_ATTEMPTFAILED']._serialized_end=2192
-  _globals['_ATTEMPTSTOPPED']._serialized_start=2194
-  _globals['_ATTEMPTSTOPPED']._serialized_end=2250
-  _globals['_HANDBACK']._serialized_start=2252
-  _globals['_HANDBACK']._serialized_end=2282
-  _globals['_ATTEMPTPARKED']._serialized_start=2284
-  _globals['_ATTEMPTPARKED']._serialized_end=2339
-  _globals['_ATTEMPTRESUMED']._serialized_start=2341
-  _globals['_ATTEMPTRESUMED']._serialized_end=2377
-  _globals['_MODELSCHANGED']._serialized_start=2379
-  _globals['_MODELSCHANGED']._serialized_end=2434
-  _globals['_LEASESERVICE']._serialized_start=2559
-  _globals['_LEASESERVICE']._serialized_end=2652
+  _globals['_HELLO']._serialized_end=1310
+  _globals['_WELCOME']._serialized_start=1312
+  _globals['_WELCOME']._serialized_end=1431
+  _globals['_HEARTBEAT']._serialized_start=1433
+  _globals['_HEARTBEAT']._serialized_end=1444
+  _globals['_CAPACITY']._serialized_start=1446
+  _globals['_CAPACITY']._serialized_end=1494
+  _globals['_ASSIGN']._serialized_start=1497
+  _globals['_ASSIGN']._serialized_end=1652
+  _globals['_CANCEL']._serialized_start=1654
+  _globals['_CANCEL']._serialized_end=1682
+  _globals['_PARK']._serialized_start=1684
+  _globals['_PARK']._serialized_end=1710
+  _globals['_RESUME']._serialized_start=1712
+  _globals['_RESUME']._serialized_end=1740
+  _globals['_ACKNOWLEDGED']._serialized_start=1742
+  _globals['_ACKNOWLEDGED']._serialized_end=1794
+  _globals['_DRAIN']._serialized_start=1796
+  _globals['_DRAIN']._serialized_end=1803
+  _globals['_ATTEMPTPROGRESS']._serialized_start=1805
+  _globals['_ATTEMPTPROGRESS']._serialized_end=1916
+  _globals['_ATTEMPTFINISHED']._serialized_start=1919
+  _globals['_ATTEMPTFINISHED']._serialized_end=2075
+  _globals['_ATTEMPTFAILED']._serialized_start=2078
+  _globals['_ATTEMPTFAILED']._serialized_end=2211
+  _globals['_ATTEMPTSTOPPED']._serialized_start=2213
+  _globals['_ATTEMPTSTOPPED']._serialized_end=2269
+  _globals['_HANDBACK']._serialized_start=2271
+  _globals['_HANDBACK']._serialized_end=2301
+  _globals['_ATTEMPTPARKED']._serialized_start=2303
+  _globals['_ATTEMPTPARKED']._serialized_end=2358
+  _globals['_ATTEMPTRESUMED']._serialized_start=2360
+  _globals['_ATTEMPTRESUMED']._serialized_end=2396
+  _globals['_MODELSCHANGED']._serialized_start=2398
+  _globals['_MODELSCHANGED']._serialized_end=2453
+  _globals['_LEASESERVICE']._serialized_start=2578
+  _globals['_LEASESERVICE']._serialized_end=2671
 # @@protoc_insertion_point(module_scope)

@@ -169,6 +169,7 @@ class Hello(_message.Message):
     HELD_ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
     CAN_PARK_FIELD_NUMBER: _builtins.int
     PARKED_ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
+    RETURNING_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Stable name of the worker process."""
     address: _builtins.str
@@ -181,6 +182,10 @@ class Hello(_message.Message):
     """Attempts it can run at once, at least 1."""
     can_park: _builtins.bool
     """It can set an attempt aside at a step boundary and go on with it later."""
+    returning: _builtins.bool
+    """This process has been welcomed before: what it was lent since and does not name never reached
+    it, or was handed back. False after a start: what was lent to its name died with its predecessor.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Model]: ...
     @_builtins.property
@@ -203,10 +208,11 @@ class Hello(_message.Message):
         held_attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
         can_park: _builtins.bool = ...,
         parked_attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
+        returning: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "can_park", b"can_park", "device", b"device", "held_attempt_ids", b"held_attempt_ids", "lane", b"lane", "models", b"models", "parked_attempt_ids", b"parked_attempt_ids", "slots", b"slots", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "can_park", b"can_park", "device", b"device", "held_attempt_ids", b"held_attempt_ids", "lane", b"lane", "models", b"models", "parked_attempt_ids", b"parked_attempt_ids", "returning", b"returning", "slots", b"slots", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
