@@ -19,7 +19,7 @@ EXAMPLES: list[errors.DomainError] = [
     errors.Conflict("changed meanwhile"),
     errors.InvalidState("it has ended"),
     errors.InsufficientCredits(5, 3),
-    errors.RateLimited("slow down", retry_after_s=2.5, limit=3, current=4),
+    errors.RateLimited("slow down", retry_after_s=2.5, limit=3, current=4, requested=2),
     errors.RateLimited("slow down"),
     errors.OutOfRange("too old"),
     errors.Overloaded("busy"),

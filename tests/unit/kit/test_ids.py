@@ -50,3 +50,11 @@ def test_a_user_id_is_safe_in_a_path_or_refused(text: str) -> None:
     assert 1 <= len(accepted) <= 128
     assert not set(accepted) & set("/\\ \n\0%?#")
     assert accepted not in {".", ".."}
+
+
+@pytest.mark.parametrize("text", ["", "-a", "a b", "a/b", "a" * 65, "é", "a\n"])
+def test_what_is_no_batch_id_is_refused_by_name(text: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        ids.batch_id(text, "batch_ids.3")
+    assert refused.value.field == "batch_ids.3"
+    assert ids.batch_id("0d9f8a5e-3f54-4b8b:run_1.x") == "0d9f8a5e-3f54-4b8b:run_1.x"

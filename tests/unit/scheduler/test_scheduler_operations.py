@@ -95,6 +95,13 @@ async def test_a_plan_of_another_lane_is_left_to_it(house: House) -> None:
     assert "trouble entitle" not in house.seen.names()
 
 
+async def test_an_id_is_resolved_out_of_sight_too(house: House) -> None:
+    (job,) = await house.submit()
+    await house.operations.clear(ALICE)
+    assert (await house.jobs.resolve(job.id)).state is JobState.CANCELLED
+    assert (await house.jobs.resolve(new_job_id())).state is None
+
+
 async def test_clearing_and_pruning(house: House) -> None:
     done, *_ = await house.submit(*[new_job_id() for _ in range(3)])
     await house.operations.cancel(ALICE, done.id)
@@ -120,6 +127,9 @@ async def test_what_may_be_repeated(house: House) -> None:
             await house.jobs.repeated(ALICE, {new: old})
     with pytest.raises(NotFound):
         await house.jobs.repeated(BOB, {new: ended.id})
+    known = house.store.rows[waits.id] = replace(waits, retry_of=hidden.id)
+    found = await house.jobs.repeated(ALICE, {waits.id: hidden.id})  # its submit comes once more
+    assert found[waits.id] == known
     with pytest.raises(Conflict):
         await house.jobs.repeated(ALICE, {waits.id: ended.id})
 

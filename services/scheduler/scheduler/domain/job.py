@@ -161,11 +161,6 @@ class Job:
         """Denoising steps to do, over all pictures."""
         return self.generation.total_steps
 
-    @property
-    def order(self) -> int:
-        """Where it stands among the waiting jobs of its user: the lowest is next."""
-        return self.place if self.front is None else self.front
-
 
 class EventType(StrEnum):
     """Changes of state that the feed tells."""

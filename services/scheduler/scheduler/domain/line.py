@@ -31,7 +31,7 @@ class Admission:
 
     @property
     def order(self) -> int:
-        """As `Job.order`."""
+        """Where it stands among the waiting jobs of its user: the lowest is next."""
         return self.place if self.front is None else self.front
 
 

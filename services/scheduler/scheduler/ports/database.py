@@ -80,7 +80,7 @@ class OwnLineStore(Protocol):
     async def prepend(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, int]:
         """Puts those of the jobs that wait before all others of the user, in the order named.
 
-        Answers their new orders (`Job.order`), in that order.
+        Answers their new orders (`Admission.order`), in that order.
         """
         ...
 
