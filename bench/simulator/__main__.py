@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.simulator.day import Day, Plot
+from bench.simulator.day import Day, Scenario
 from bench.simulator.disciplines import DISCIPLINES
 from bench.simulator.faults import faults, told
 from bench.simulator.invariants import Violated
@@ -70,7 +70,7 @@ def _add_check(check: argparse.ArgumentParser) -> None:
 
 
 def _add_day(day: argparse.ArgumentParser) -> None:
-    plain = Plot()
+    plain = Scenario()
     day.add_argument("--gpus", type=int, default=plain.gpus, help="default: %(default)s")
     day.add_argument("--users", type=int, default=plain.users, help="default: %(default)s")
     day.add_argument("--hours", type=float, default=plain.hours, help="default: %(default)s")
@@ -119,7 +119,7 @@ def _day(chosen: argparse.Namespace) -> int:
     names = list(DISCIPLINES) if chosen.discipline == "all" else [chosen.discipline]
     results = [
         Day(
-            Plot(
+            Scenario(
                 gpus=chosen.gpus,
                 users=chosen.users,
                 hours=chosen.hours,

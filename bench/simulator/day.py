@@ -36,7 +36,7 @@ _POOL = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Plot:
+class Scenario:
     """What a large run is asked for."""
 
     gpus: int = 200
@@ -56,41 +56,41 @@ class Plot:
 class Day:
     """One large run."""
 
-    def __init__(self, plot: Plot) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         """Draws the trace and builds the world."""
-        self._plot = plot
+        self._scenario = scenario
         self._began_s = time.perf_counter()
         self._trace: Trace = trace(
-            seed=plot.seed,
-            gpus=plot.gpus,
-            users=plot.users,
-            hours=plot.hours,
-            from_hour=plot.from_hour,
-            load=plot.load,
+            seed=scenario.seed,
+            gpus=scenario.gpus,
+            users=scenario.users,
+            hours=scenario.hours,
+            from_hour=scenario.from_hour,
+            load=scenario.load,
         )
-        self._plans = {name: _uncapped(plan, plot.capped) for name, plan in plans().items()}
+        self._plans = {name: _uncapped(plan, scenario.capped) for name, plan in plans().items()}
         self._people: dict[int, Person] = {}
         self._next_id = order_ids()
         kernel = self._kernel = Kernel()
-        self._first_eager = max(self._trace.first_user.values()) + plot.users
-        total = self._first_eager + sum(plot.eager.values())
+        self._first_eager = max(self._trace.first_user.values()) + scenario.users
+        total = self._first_eager + sum(scenario.eager.values())
         self._tally = Tally(kernel, list(self._plans), total)
-        self._eager = _Eager(kernel, np.random.default_rng(plot.seed + 1), self._next_id)
+        self._eager = _Eager(kernel, np.random.default_rng(scenario.seed + 1), self._next_id)
         weights = sum(plan.share.weight for plan in self._plans.values())
         self._checker = Checker(
-            kernel, Bounds(_REPAIR_S, plot.gpus, total, weights, 1, wait_factor=None)
+            kernel, Bounds(_REPAIR_S, scenario.gpus, total, weights, 1, wait_factor=None)
         )
         models = frozenset(kind.model_key for kind in KINDS)
         self._world = World(
             Setting(
-                [(1, models)] * plot.gpus,
+                [(1, models)] * scenario.gpus,
                 terms=Terms(reconcile_every_s=_RECONCILE_S, page=1_000_000),
-                faults=plot.faults,
+                faults=scenario.faults,
             ),
-            DISCIPLINES[plot.discipline],
+            DISCIPLINES[scenario.discipline],
             Observers([self._checker, self._tally, self._eager]),
             kernel=kernel,
-            seed=plot.seed,
+            seed=scenario.seed,
             truth=partial(Truth, kept_s=_KEPT_S),
         )
         self._eager.world = self._world
@@ -101,16 +101,16 @@ class Day:
         Raises:
             Violated: an invariant does not hold.
         """
-        plot, kernel, world = self._plot, self._kernel, self._world
+        scenario, kernel, world = self._scenario, self._kernel, self._world
         kernel.spawn(self._arrive())
         index = self._first_eager
-        for name, number in plot.eager.items():
+        for name, number in scenario.eager.items():
             for _ in range(number):
                 self._eager.begin(Person(index, self._plans[name]))
                 index += 1
-        ends_s = plot.hours * _HOUR_S
+        ends_s = scenario.hours * _HOUR_S
         kernel.run(ends_s, each=self._look, every=_LOOK_EVERY)
-        busy = self._tally.busy_s / (plot.gpus * ends_s)
+        busy = self._tally.busy_s / (scenario.gpus * ends_s)
         found = self._tally.results()
         shares = self._tally.served_by_user_s(self._first_eager).tolist()
         self._eager.stop()
@@ -123,7 +123,8 @@ class Day:
         self._checker.finish(world.truth, world.line)
         after = self._tally.results()
         return {
-            "plot": asdict(plot) | {"faults": told(plot.faults), "eager": dict(plot.eager)},
+            "scenario": asdict(scenario)
+            | {"faults": told(scenario.faults), "eager": dict(scenario.eager)},
             "busy": busy,
             "tiers": {name: after[name] | {"share": found[name]["share"]} for name in after},
             "eager": self._eager_results(shares),
@@ -136,17 +137,17 @@ class Day:
 
     def _eager_results(self, served_s: list[float]) -> dict[str, dict[str, float]]:
         found, first = {}, 0
-        for name, number in self._plot.eager.items():
+        for name, number in self._scenario.eager.items():
             mine = np.array(served_s[first : first + number])
             found[name] = {"served_s": float(mine.sum()), "jain": jain(mine)}
             first += number
         return found
 
     def _look(self) -> bool:
-        world, kernel = self._world, self._kernel
+        world, kernel, scenario = self._world, self._kernel, self._scenario
         self._checker.look(world.truth, world.line)
         print(
-            f"{self._plot.discipline}: hour {kernel.now / _HOUR_S:.1f} of {self._plot.hours:g}, "
+            f"{scenario.discipline}: hour {kernel.now / _HOUR_S:.1f} of {scenario.hours:g}, "
             f"{len(world.truth.open)} jobs open, {kernel.steps / 1e6:.1f} million steps, "
             f"{time.perf_counter() - self._began_s:.0f} s",
             file=sys.stderr,

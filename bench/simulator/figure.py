@@ -40,7 +40,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
 def _panel(panel: Axes, tier: str, key: str, results: Sequence[Result]) -> None:
     for place, result in enumerate(results):
-        begins = result["plot"]["from_hour"]
+        begins = result["scenario"]["from_hour"]
         waits = result["tiers"][tier][key]
         panel.plot(
             [(begins + hour) for hour in range(len(waits))],

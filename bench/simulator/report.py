@@ -12,8 +12,8 @@ _ROWS = ("free", "pro", "enterprise")
 
 def named(result: Result) -> str:
     """The discipline, and whether users had a limit of running jobs."""
-    plot = result["plot"]
-    return str(plot["discipline"]) + ("" if plot["capped"] else ", no limit")
+    scenario = result["scenario"]
+    return str(scenario["discipline"]) + ("" if scenario["capped"] else ", no limit")
 
 
 def table(results: Sequence[Result]) -> str:
@@ -34,9 +34,10 @@ def table(results: Sequence[Result]) -> str:
     ]
     for one in results:
         for plan, found in one["eager"].items():
+            number = one["scenario"]["eager"][plan]
             lines.append(
-                f"\n{named(one)}: {one['plot']['eager'][plan]} users of {plan} who submit all they "
-                f"may got {found['served_s'] / 3600:,.1f} GPU-hours, Jain {found['jain']:.4f}"
+                f"\n{named(one)}: {number} of {plan} who submit all they may got "
+                f"{found['served_s'] / 3600:,.1f} GPU-hours, Jain {found['jain']:.4f}"
             )
     return "\n".join(lines)
 

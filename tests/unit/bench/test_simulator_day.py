@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from bench.simulator.__main__ import main
-from bench.simulator.day import Day, Plot
+from bench.simulator.day import Day, Scenario
 from bench.simulator.disciplines import DISCIPLINES
 from bench.simulator.faults import Faults
 from bench.simulator.report import table
 from bench.simulator.tally import jain
 from bench.simulator.trace import HABITS, trace
 
-DAY = Plot(gpus=12, users=12_000, hours=0.5, from_hour=19.5, load=1.2)
+DAY = Scenario(gpus=12, users=12_000, hours=0.5, from_hour=19.5, load=1.2)
 FAULTS = Faults(crash=1, hang=1, cut=1, replica=10, flush=6, queue=6, database=6, fail=0.01)
 
 
@@ -55,7 +55,7 @@ def test_all_disciplines_are_offered_the_same_jobs() -> None:
 
 def test_when_all_wait_the_tiers_share_by_weight() -> None:
     eager = {"free": 12, "pro": 12, "enterprise": 4}
-    result = Day(Plot(gpus=12, users=100, hours=4, load=0, eager=eager)).run()
+    result = Day(Scenario(gpus=12, users=100, hours=4, load=0, eager=eager)).run()
     shares = {name: tier["share"] for name, tier in result["tiers"].items()}
     assert shares["enterprise"] == pytest.approx(16 / 21, abs=0.03)
     assert shares["pro"] == pytest.approx(4 / 21, abs=0.03)
