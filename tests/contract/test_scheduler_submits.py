@@ -110,7 +110,7 @@ async def test_of_two_prepends_the_later_is_first(store: Store) -> None:
         ]
     )
     found = [job for answer in answers for job in accepted(answer).jobs]
-    in_line = sorted(found, key=lambda job: job.order)
+    in_line = sorted(found, key=lambda job: job.front or job.place)
     assert [job.id for job in in_line] == [jobs[3], jobs[0], jobs[1], jobs[2]]
 
 
