@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from easel_kit.ids import ModelKey
-from scheduler.domain.policy import FairQueue, Share, Waiting, _User
+from scheduler.domain.policy import FairQueue, Share, Waiting
+from scheduler.domain.tiers import User
 from tests.fakes import scheduler_bounds as bounds
 from tests.fakes.scheduler_bounds import ReferenceLane
 
@@ -32,7 +33,7 @@ class StrictPriority(FairQueue):
 class TurnByTurn(FairQueue):
     """Planted fault: users take turns, whatever their jobs cost."""
 
-    def _rank(self, user: _User, model: ModelKey) -> None:
+    def _rank(self, user: User, model: ModelKey) -> None:
         super()._rank(user, model)
         line = self._tiers[user.share.priority].lines[model]
         line.put(user.id, (0.0, self._entries + 1))
@@ -42,7 +43,7 @@ class TurnByTurn(FairQueue):
 class LastComeLastServed(FairQueue):
     """Planted fault: a tier that comes back queues behind all that was ever charged."""
 
-    def _enter(self, user: _User) -> None:
+    def _enter(self, user: User) -> None:
         tier = self._tiers[user.share.priority]
         if tier.start is None:
             tier.finish = max(one.finish for one in self._tiers.values()) + 100

@@ -12,16 +12,24 @@ so that each end (success, failure, cancel, loss, requeue) leaves the user charg
 as far as that is known. A refund never takes a tag below the virtual time of its level: nobody
 gets more credit than a newcomer. A tier is charged over the weight that came with the job's own
 user; two users may bring different weights for one priority while a plan changes.
+
+Bounds, each a property in tests/fakes/scheduler_bounds.py: shares by weight; two busy users within
+two of the largest jobs (and `AFFINITY_LEAD` where models differ), if the same workers serve both; a
+job into a tier of which nothing waits or runs, above the busy ones, within two free slots; a fresh
+user within 21 dispatches for each active one of the lowest tier; never more than the limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from easel_kit.ids import JobId, ModelKey, UserId
 from scheduler.domain.cost import actual_cost, averaged
 from scheduler.domain.ranking import Ranking
+from scheduler.domain.tiers import Charge, Share, Tier, User, Waiting
+
+__all__ = ["AFFINITY_LEAD", "RETURN_CREDIT", "FairQueue", "Share", "Turn", "Waiting"]
 
 RETURN_CREDIT = 0.9
 """Part of its first job that a tier coming back from idling is given: enough to go next, too
@@ -39,84 +47,15 @@ Turn = tuple[float, int]
 """A tier's start tag and its priority below zero: the lower turn comes first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A user's numbers as the queue obeys them."""
-
-    version: int
-    priority: int
-    weight: int
-    max_running: int
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A job in line; among the jobs of its user a smaller `order` is earlier."""
-
-    job_id: JobId
-    user_id: UserId
-    model_key: ModelKey
-    cost_ms: int
-    order: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Charge:
-    """What a job's latest attempt has been charged, in which tier, and over which weight."""
-
-    priority: int
-    weight: int
-    cost_ms: float
-
-
-@dataclass(slots=True)
-class _User:
-    id: UserId
-    share: Share
-    finish: float = 0.0
-    start: float | None = None
-    """Start tag while in the tier's set: some job waits and fewer than the limit run."""
-    entry: int = 0
-    """When it entered the set; decides between equal tags."""
-    passed: int = 0
-    """Cost of the jobs that passed it by since it entered or was last served."""
-    lines: dict[ModelKey, Ranking[JobId, tuple[int, JobId]]] = field(default_factory=dict)
-    running: set[JobId] = field(default_factory=set)
-
-    def first(self, models: Collection[ModelKey]) -> JobId | None:
-        """Its earliest job among those of `models`."""
-        heads = [line.lowest() for model in models if (line := self.lines.get(model)) is not None]
-        found = min((head for head in heads if head is not None), default=None)
-        return found[1] if found else None
-
-
-@dataclass(slots=True)
-class _Tier:
-    priority: int
-    start: float | None = None
-    """Start tag while some user of it may start a job."""
-    finish: float = 0.0
-    virtual: float = 0.0
-    users: int = 0
-    """How many may start a job."""
-    lines: dict[ModelKey, Ranking[UserId, tuple[float, int]]] = field(default_factory=dict)
-    """Those users, by start tag, for each model that a job of theirs waits for."""
-
-    def heads(self, models: Collection[ModelKey]) -> list[tuple[tuple[float, int], UserId]]:
-        """For each model the user who comes first, in order."""
-        heads = [line.lowest() for model in models if (line := self.lines.get(model)) is not None]
-        return sorted(head for head in heads if head is not None)
-
-
 class FairQueue:
     """The line of one lane."""
 
     def __init__(self) -> None:
         """An empty line."""
-        self._users: dict[UserId, _User] = {}
-        self._tiers: dict[int, _Tier] = {}
+        self._users: dict[UserId, User] = {}
+        self._tiers: dict[int, Tier] = {}
         self._jobs: dict[JobId, Waiting] = {}
-        self._charges: dict[JobId, _Charge] = {}
+        self._charges: dict[JobId, Charge] = {}
         self._virtual = 0.0
         self._entries = 0
         self._ms_per_cost: float | None = None
@@ -269,30 +208,30 @@ class FairQueue:
         jobs = [self._jobs[job_id] for line in lines for job_id in line]
         return [job.job_id for job in sorted(jobs, key=lambda job: (job.order, job.job_id))]
 
-    def _run(self, user: _User, job: Waiting) -> None:
+    def _run(self, user: User, job: Waiting) -> None:
         user.running.add(job.job_id)
-        self._charges.setdefault(job.job_id, _Charge(user.share.priority, user.share.weight, 0))
+        self._charges.setdefault(job.job_id, Charge(user.share.priority, user.share.weight, 0))
 
-    def _entitle(self, user_id: UserId, share: Share) -> _User:
+    def _entitle(self, user_id: UserId, share: Share) -> User:
         user = self._users.get(user_id)
         if user is None:
-            user = self._users[user_id] = _User(user_id, share)
-            self._tiers.setdefault(share.priority, _Tier(share.priority))
+            user = self._users[user_id] = User(user_id, share)
+            self._tiers.setdefault(share.priority, Tier(share.priority))
         elif share.version >= user.share.version:
             if share.priority != user.share.priority:
                 self._leave(user)
                 user.finish = 0.0  # tags of one tier say nothing in another
-                self._tiers.setdefault(share.priority, _Tier(share.priority))
+                self._tiers.setdefault(share.priority, Tier(share.priority))
             user.share = share
         return user
 
-    def _put(self, user: _User, job: Waiting) -> None:
+    def _put(self, user: User, job: Waiting) -> None:
         line = user.lines.setdefault(job.model_key, Ranking())
         line.put(job.job_id, (job.order, job.job_id))
         if user.start is not None:
             self._rank(user, job.model_key)
 
-    def _take(self, user: _User, job: Waiting) -> None:
+    def _take(self, user: User, job: Waiting) -> None:
         line = user.lines.get(job.model_key)
         if line is None:
             return
@@ -302,25 +241,25 @@ class FairQueue:
             if user.start is not None:
                 self._unrank(user, job.model_key)
 
-    def _rank(self, user: _User, model: ModelKey) -> None:
+    def _rank(self, user: User, model: ModelKey) -> None:
         line = self._tiers[user.share.priority].lines.setdefault(model, Ranking())
         assert user.start is not None  # noqa: S101 (only users in the set are ranked)
         line.put(user.id, (user.start, user.entry))
 
-    def _unrank(self, user: _User, model: ModelKey) -> None:
+    def _unrank(self, user: User, model: ModelKey) -> None:
         lines = self._tiers[user.share.priority].lines
         lines[model].drop(user.id)
         if not lines[model]:
             del lines[model]
 
-    def _refresh(self, user: _User) -> None:
+    def _refresh(self, user: User) -> None:
         ready = bool(user.lines) and len(user.running) < user.share.max_running
         if ready and user.start is None:
             self._enter(user)
         elif not ready:
             self._leave(user)
 
-    def _enter(self, user: _User) -> None:
+    def _enter(self, user: User) -> None:
         tier = self._tiers[user.share.priority]
         if tier.start is None:
             first = user.first(user.lines)
@@ -335,7 +274,7 @@ class FairQueue:
         for model in user.lines:
             self._rank(user, model)
 
-    def _leave(self, user: _User) -> None:
+    def _leave(self, user: User) -> None:
         if user.start is None:
             return
         for model in user.lines:
@@ -348,11 +287,11 @@ class FairQueue:
 
     def _choose(
         self,
-        tier: _Tier,
-        due: _User,
+        tier: Tier,
+        due: User,
         models: Collection[ModelKey],
         loaded: Collection[ModelKey],
-    ) -> tuple[_User, Waiting]:
+    ) -> tuple[User, Waiting]:
         """The user to serve, and the job: `due`, or one with a loaded model within the lead."""
         job = self._first(due, models)
         loaded = [model for model in loaded if model in models]
@@ -370,12 +309,12 @@ class FairQueue:
                 return other, theirs
         return due, job
 
-    def _first(self, user: _User, models: Collection[ModelKey]) -> Waiting:
+    def _first(self, user: User, models: Collection[ModelKey]) -> Waiting:
         first = user.first(models)
         assert first is not None  # noqa: S101 (a head of these models has a job of them)
         return self._jobs[first]
 
-    def _dispatch(self, tier: _Tier, due: _User, user: _User, job: Waiting) -> None:
+    def _dispatch(self, tier: Tier, due: User, user: User, job: Waiting) -> None:
         weight = user.share.weight
         assert tier.start is not None  # noqa: S101 (it has a user who may start a job)
         # A tier that no asking worker could serve for a while does not collect credit meanwhile.
@@ -390,12 +329,12 @@ class FairQueue:
 
         self._take(user, job)
         user.running.add(job.job_id)
-        self._charges[job.job_id] = _Charge(tier.priority, weight, job.cost_ms)
+        self._charges[job.job_id] = Charge(tier.priority, weight, job.cost_ms)
         for model in user.lines:
             self._rank(user, model)
         self._refresh(user)
 
-    def _settle(self, user: _User, job: Waiting, actual: float) -> None:
+    def _settle(self, user: User, job: Waiting, actual: float) -> None:
         """Charges what the job's latest attempt cost instead of what it was charged."""
         charge = self._charges[job.job_id]
         self._charges[job.job_id] = replace(charge, cost_ms=actual)
