@@ -13,7 +13,7 @@ from scheduler.domain.tiers import User
 from tests.fakes import scheduler_bounds as bounds
 from tests.fakes.scheduler_bounds import ReferenceLane
 
-SEEDS = range(8)
+SEEDS = range(4)
 
 
 class NoWeights(FairQueue):
@@ -70,7 +70,7 @@ def test_two_busy_users_stay_close(seed: int, *, affinity: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_quiet_higher_tier_goes_within_two_slots(seed: int) -> None:
     bounds.a_quiet_higher_tier_goes_within_two_slots(ReferenceLane(), Random(seed), arrivals=60)
 
