@@ -243,6 +243,22 @@ async def test_nothing_expires_for_one_lease_after_the_start_and_each_outage(
     assert house.store.rows[job.id].state is JobState.QUEUED
 
 
+async def test_workers_that_the_database_kept_away_after_the_start_keep_their_leases(
+    house: House,
+) -> None:
+    (job,) = await house.submit()
+    await (await house.worker()).hears(Assign)
+    await house.settled()
+    house.clock.move(LEASE_S - 1)
+    house.store.away = True  # nobody is welcomed meanwhile
+    with pytest.raises(DependencyDown):
+        await house.caretaker.expire()
+    house.store.away = False
+    house.clock.move(2)
+    await house.caretaker.expire()
+    assert house.store.rows[job.id].state is JobState.RUNNING
+
+
 async def test_more_expired_leases_than_one_batch(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

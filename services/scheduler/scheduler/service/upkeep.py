@@ -26,7 +26,7 @@ class Caretaker:
         clock: Clock,
         lease_ttl_s: float,
     ) -> None:
-        """For one lease after this moment, and after each outage of the queue, nothing expires."""
+        """For one lease after this moment, and after each outage of a store, nothing expires."""
         self._attempts = attempts
         self._line = line
         self._upkeep = upkeep
@@ -44,7 +44,9 @@ class Caretaker:
         """
         try:
             if self._clock.monotonic() < self._calm_until:
-                await self._upkeep.depth()  # notices an outage while calm
+                # notices an outage while calm: without both stores no worker is welcomed
+                await self._upkeep.depth()
+                await self._attempts.claims([])
                 return
             while True:
                 found = await self._expired()
