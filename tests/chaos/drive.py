@@ -22,6 +22,8 @@ _TELL_EVERY_S = 5.0
 _LOOK_S = 0.1
 # What is allowed at the end for all that was accepted to end, with everything up again.
 _CALM_S = 60.0
+# Reports of attempts that came too late are answered too.
+_LAST_WORDS_S = 2.0
 _WARM_UP_S = 1.0
 _CANCEL_AGAIN_S = 1.0
 _CONSUMERS = 2
@@ -124,7 +126,7 @@ async def _wait_calm(watch: Watch, consumers: list[Consumer]) -> bool:
             continue
         last = await watch.last_event()
         if all(consumer.cursor == last for consumer in consumers):
-            await asyncio.sleep(1.0)  # reports of attempts that came too late are answered too
+            await asyncio.sleep(_LAST_WORDS_S)
             return True
     return False
 

@@ -38,22 +38,43 @@ def taken_over(history: History, what: str, *, alone: bool) -> Times:
         what: `worker` or `hang`.
         alone: only where no store and no replica was away around it.
     """
-    others = [kill for kill in history.kills if kill.what not in _WORKERS]
     found = []
-    for kill in history.kills:
-        if kill.what != what:
-            continue
-        for start in _running_at(history, kill):
-            later = [one.at for one in history.starts_of_jobs[start.job] if one.at > kill.at]
-            if not later:
-                continue
-            disturbed = any(
-                other.at <= later[0] and history.back_at(other) + _CALM_S >= kill.at
-                for other in others
-            )
-            if not (alone and disturbed):
-                found.append(later[0] - kill.at)
+    for kill, start in _cut_short(history, what):
+        later = [one.at for one in history.starts_of_jobs[start.job] if one.at > kill.at]
+        if later and not (alone and _disturbed(history, kill, later[0])):
+            found.append(later[0] - kill.at)
     return Times(tuple(found))
+
+
+def noticed(history: History, what: str, *, alone: bool) -> Times:
+    """From the kill (or hang) of a worker to the end of each of its attempts: what follows is the
+    job's wait in line. Arguments as of `taken_over`.
+    """
+    found = []
+    for kill, start in _cut_short(history, what):
+        row = history.attempts.get(start.attempt)
+        if row is None or row.ended_at is None or row.outcome != "lost":
+            continue
+        if not (alone and _disturbed(history, kill, row.ended_at)):
+            found.append(row.ended_at - kill.at)
+    return Times(tuple(found))
+
+
+def _cut_short(history: History, what: str) -> Iterator[tuple[Kill, Start]]:
+    """Kills of that kind, each with every attempt that was running there."""
+    for kill in history.kills:
+        if kill.what == what:
+            for start in _running_at(history, kill):
+                yield kill, start
+
+
+def _disturbed(history: History, kill: Kill, until: float) -> bool:
+    """Whether a store or a replica was away between a kill and a moment."""
+    return any(
+        other.at <= until and history.back_at(other) + _CALM_S >= kill.at
+        for other in history.kills
+        if other.what not in _WORKERS
+    )
 
 
 def _running_at(history: History, kill: Kill) -> Iterator[Start]:
@@ -107,8 +128,10 @@ def describe(history: History) -> str:
     ]
     for what, words in (("worker", "killed worker"), ("hang", "hung worker")):
         lines += [
-            f"{words}'s job elsewhere: {taken_over(history, what, alone=True)}",
-            f"  with others killed around: {taken_over(history, what, alone=False)}",
+            f"{words} noticed: {noticed(history, what, alone=True)}",
+            f"  its job elsewhere: {taken_over(history, what, alone=True)}",
+            f"  with others killed around: {noticed(history, what, alone=False)}",
+            f"  its job elsewhere: {taken_over(history, what, alone=False)}",
         ]
     lines += [
         f"{what} killed, next job served: {served_again(history, what)}"

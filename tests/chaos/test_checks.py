@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.checks import check, first_starts_keep_order, ordered_pairs
 from tests.chaos.drive import merge
-from tests.chaos.figures import describe, served_again, taken_over
+from tests.chaos.figures import describe, noticed, served_again, taken_over
 from tests.chaos.history import read
 from tests.chaos.leases import caps_hold, certain_leases, one_lease_a_job
 from tests.chaos.records import (
@@ -307,6 +307,8 @@ def test_recovery_is_measured_from_the_kill_to_the_next_start() -> None:
     history = sound_story().history()
     (taken,) = taken_over(history, "worker", alone=True).values
     assert taken == pytest.approx(0.302)
+    assert noticed(history, "worker", alone=True).values == (pytest.approx(0.2),)
+    assert len(noticed(history, "hang", alone=True).values) == 3
     assert len(taken_over(history, "hang", alone=False).values) == 2
     assert "1 three deaths (worker_lost)" in describe(history)
 
@@ -316,6 +318,8 @@ def test_what_others_kills_disturb_is_told_apart() -> None:
     story.kill("redis", "redis", 1.65, 1.8)
     history = story.history()
     assert taken_over(history, "worker", alone=True).values == ()
+    assert noticed(history, "worker", alone=True).values == ()
+    assert len(noticed(history, "worker", alone=False).values) == 1
     assert len(taken_over(history, "worker", alone=False).values) == 1
     (served,) = served_again(history, "redis").values
     assert served == pytest.approx(0.67)
