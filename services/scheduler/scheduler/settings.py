@@ -33,7 +33,7 @@ class Settings(ServiceSettings):
         5.0, ge=0.02, le=1200, description="Workers send a heartbeat at least this often."
     )
     reconnect_grace_s: float = Field(
-        1.0, ge=0, le=60, description="How long a worker without a stream keeps its work."
+        0.5, ge=0, le=60, description="How long a worker without a stream keeps its work."
     )
     max_attempts: int = Field(3, ge=1, le=100, description="Tries that count before a job fails.")
     retry_base_s: float = Field(
