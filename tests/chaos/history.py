@@ -158,9 +158,9 @@ class History:
         return self.backs.get(kill.number, float("inf"))
 
     @cached_property
-    def losses(self) -> list[float]:
-        """When the queue's store lost all it had."""
-        return [kill.at for kill in self.kills if kill.what in LOSSES]
+    def losses(self) -> list[tuple[float, float]]:
+        """Spans in which the queue's store lost all it had, at some instant of each."""
+        return [(kill.at, self.back_at(kill)) for kill in self.kills if kill.what in LOSSES]
 
     @cached_property
     def deaths(self) -> dict[str, list[tuple[float, float]]]:

@@ -110,7 +110,7 @@ class _Ends:
         history = self._history
         row = history.attempts.get(attempt)
         starts = history.starts.get(attempt, [])
-        candidates = [_next(history.losses, since)]
+        candidates = [begin for begin, end in history.losses if end >= since]
         if row is not None and row.ended_at is not None:
             candidates.append(row.ended_at)
         if row is not None and row.outcome == "superseded" and not starts:
@@ -122,7 +122,7 @@ class _Ends:
             candidates.append(_next(self._cuts[start.worker, start.pid], start.at))
         worker = row.worker if row is not None else starts[0].worker
         candidates += [end for end, back in history.deaths.get(worker, ()) if back > since]
-        return min(candidates)
+        return min(candidates, default=float("inf"))
 
 
 def _next(times: list[float], since: float) -> float:
