@@ -10,9 +10,10 @@ import pytest
 
 from easel_kit.errors import DependencyDown
 from easel_kit.ids import UserId, new_job_id
+from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import Job, JobState
 from scheduler.domain.lease import Outcome
-from scheduler.domain.stream import Acknowledged, Assign, Welcome
+from scheduler.domain.stream import Acknowledged, Assign, Drain, Welcome
 from scheduler.domain.survey import SETTLE, Survey
 from tests.fakes.scheduler_house import ALICE, LEASE_S, House
 
@@ -63,6 +64,34 @@ async def test_a_rebuild_that_fails_is_tried_again(
     house.store.away = False
     await house.until(lambda: "rebuilt" in house.seen.names())
     assert (await house.jobs.get(ALICE, job.id)).position == 1
+
+
+async def test_claims_wait_for_the_rebuild_and_go_on_when_it_is_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.service.assign._PAUSE", Backoff(60, 60))
+    worker = await house.worker(offer=False)
+    (job,) = await house.submit()
+    await house.settled()
+    async with house.locks.hold("rebuild"):  # another replica's
+        house.queue.lose()
+        for _ in range(5):
+            worker.session.offer(1)
+            await house.settled()
+        assert house.seen.names().count("trouble claim") == 1
+    assert (await worker.hears(Assign)).job.id == job.id
+
+
+async def test_an_order_to_drain_outlives_the_queue(house: House) -> None:
+    worker = await house.worker()
+    await house.jobs.drain(worker.session.worker.id)
+    await worker.hears(Drain)
+    house.queue.lose()
+    await house.submit()
+    await house.until(lambda: "rebuilt" in house.seen.names())
+    await house.workers.heartbeat(worker.session)
+    assert [one.worker.draining for one in await house.queue.workers()] == [True]
+    assert worker.session.room == 0
 
 
 async def test_a_replica_that_is_not_alone_waits_for_the_other(house: House) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from easel_kit.errors import Conflict, DependencyDown, Internal, Overloaded
 from easel_kit.ids import AttemptId, WorkerId, new_attempt_id, new_job_id
+from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import JobState
 from scheduler.domain.lease import Claim, Ended, Outcome, Report, Settled
 from scheduler.domain.selection import Selection
@@ -35,7 +36,7 @@ async def test_a_job_from_submit_to_success(house: House) -> None:
 async def test_a_claim_waits_for_a_queue_that_is_away(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.service.assign._RETRY_S", 0)
+    monkeypatch.setattr("scheduler.service.assign._PAUSE", Backoff(0, 0))
     worker = await house.worker()
     await worker.hears(Welcome)
     house.queue.away = True
@@ -49,7 +50,7 @@ async def test_a_claim_waits_for_a_queue_that_is_away(
 async def test_a_claim_that_cannot_be_read_goes_back_uncounted(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.service.assign._RETRY_S", 0)
+    monkeypatch.setattr("scheduler.service.assign._PAUSE", Backoff(0, 0))
     worker = await house.worker(offer=False)
     (job,) = await house.submit()
     house.fresh.take([job.id])  # another replica has accepted it
@@ -232,7 +233,7 @@ async def test_a_heartbeat_through_an_outage_is_no_error(house: House) -> None:
 async def test_rejoining_through_an_outage_is_tried_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.service.assign._RETRY_S", 0)
+    monkeypatch.setattr("scheduler.service.assign._PAUSE", Backoff(0, 0))
     worker = await house.worker()
     house.queue.forget()
     join, failures = house.queue.join, iter([True])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 from easel_kit.errors import Conflict, DependencyDown, NotFound
 from easel_kit.ids import JobId
+from scheduler.domain.backoff import Backoff
 from scheduler.domain.job import Job
 from scheduler.domain.lease import Claim
 from scheduler.ports import AttemptStore, Leases, Line, Observer
@@ -16,7 +19,8 @@ from scheduler.service.keeper import Keeper
 from scheduler.service.recorder import Recorder
 from scheduler.service.session import Session
 
-_RETRY_S = 0.2
+# A queue that opens again calls all sessions; the database comes back without a word.
+_PAUSE = Backoff(0.2, 2.0)
 # Bounds one script's work.
 _MAX_CLAIMS = 32
 
@@ -51,29 +55,39 @@ class Assigner:
 
     async def run(self, session: Session) -> None:
         """Claims whenever the session is woken, until it is closed."""
+        failures = 0
         with session.work():
             while not session.closed:
                 await session.woken.wait()
                 session.woken.clear()
+                session.called.clear()
                 try:
-                    await self._claim(session)
-                except NotFound:
-                    await self._rejoin(session)
+                    await self._claim_or_rejoin(session)
                 except Conflict as error:
                     session.close(error)
                 except DependencyDown as error:
-                    await self._pause(session, error)
+                    self._observer.trouble("claim", error)
+                    failures += 1
+                    await self._pause(session, failures)
+                else:
+                    failures = 0
             self._dispatch.wake(session.models)  # a wake-up that came too late goes to another
 
-    async def _rejoin(self, session: Session) -> None:
+    async def _claim_or_rejoin(self, session: Session) -> None:
         try:
+            await self._claim(session)
+        except NotFound:
             await self._keeper.rejoin(session)
-        except DependencyDown as error:
-            await self._pause(session, error)
 
-    async def _pause(self, session: Session, error: DependencyDown) -> None:
-        self._observer.trouble("claim", error)
-        await asyncio.sleep(_RETRY_S)
+    async def _pause(self, session: Session, failures: int) -> None:
+        """Until the session is called, or it is time to try all the same.
+
+        A wake-up is not enough: what could not be sent and goes back in line wakes as well.
+        """
+        pause_s = _PAUSE.delay_s(failures, random.random())  # noqa: S311 (jitter, no secret)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await session.called.wait()
         session.woken.set()
 
     async def _claim(self, session: Session) -> None:

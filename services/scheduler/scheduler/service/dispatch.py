@@ -50,6 +50,6 @@ class Dispatch:
             max(ready, key=lambda session: session.room).woken.set()
 
     def wake_all(self) -> None:
-        """Wake-ups may have been missed."""
+        """Wake-ups may have been missed, or the queue is there again."""
         for session in self._sessions.values():
-            session.woken.set()
+            session.call()

@@ -45,6 +45,8 @@ class Session:
         self.worker = worker
         self.held: dict[AttemptId, Held] = {}
         self.woken = asyncio.Event()
+        self.called = asyncio.Event()
+        """The queue is there again, as far as is heard: a pause after a failure ends."""
         self.finished = asyncio.Event()
         """Nothing is under way for it any more."""
         self.closed = False
@@ -77,6 +79,11 @@ class Session:
     def models(self) -> tuple[ModelKey, ...]:
         """Models that it can draw with."""
         return self.worker.usable_models
+
+    def call(self) -> None:
+        """Has it claim now, also when it has just failed to."""
+        self.called.set()
+        self.woken.set()
 
     def offer(self, free_slots: int) -> None:
         """The worker says how many attempts it takes; replaces what it said before."""
@@ -204,7 +211,7 @@ class Session:
         if self.closed:
             return
         self.closed = True
-        self.woken.set()
+        self.call()
         _put_last(self._outbox, error)
         _put_last(self.reports, None)
 
