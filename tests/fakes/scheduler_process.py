@@ -45,13 +45,14 @@ class SchedulerProcess:
 
 @asynccontextmanager
 async def scheduler_process(
-    stack: SchedulerStack, folder: Path, **settings: float
+    stack: SchedulerStack, folder: Path, *, port: int = 0, **settings: float
 ) -> AsyncIterator[SchedulerProcess]:
     """A replica on the stores of `stack`, which is dialled to it; killed on leaving.
 
-    Its log lies in `folder`; `settings` are fields of the scheduler's settings.
+    It listens on `port`, or a free one. Its log lies in `folder`; `settings` are fields of the
+    scheduler's settings.
     """
-    port = free_port()
+    port = port or free_port()
     log = folder / f"scheduler-{port}.log"
     env = {
         **os.environ,  # noqa: TID251 (for the child)

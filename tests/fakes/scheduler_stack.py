@@ -346,10 +346,11 @@ class SchedulerStack:
                     await task
 
     @asynccontextmanager
-    async def dialled(self) -> AsyncIterator[None]:
-        """Connects to whatever serves on `port`, and to the database."""
+    async def dialled(self, *ports: int) -> AsyncIterator[None]:
+        """Connects to whatever serves on `ports`, else on its own, and to the database."""
+        address = ",".join(f"127.0.0.1:{port}" for port in ports or [self.port])
         async with AsyncExitStack() as stack:
-            self._channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
+            self._channel = await stack.enter_async_context(open_channel(address))
             self._database = await asyncpg.connect(
                 self.database_url, server_settings={"search_path": "scheduler"}
             )

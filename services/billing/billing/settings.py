@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from easel_kit.settings import Address, ServiceSettings
+from easel_kit.settings import ServiceSettings, Target
 
 
 class Settings(ServiceSettings):
@@ -15,7 +15,7 @@ class Settings(ServiceSettings):
 
     database_url: SecretStr = Field(description="Postgres; the role owns the schema `billing`.")
     database_connections: int = Field(10, ge=2, le=200, description="At most, of this process.")
-    scheduler_address: Address = Field(
+    scheduler_address: Target = Field(
         "127.0.0.1:7020", description="The scheduler; billing serves while it is away."
     )
     scheduler_timeout_s: float = Field(

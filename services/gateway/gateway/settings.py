@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, m
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from easel_kit.objects import ObjectSettings
-from easel_kit.settings import Address, ServiceSettings
+from easel_kit.settings import ServiceSettings, Target
 
 
 def _split(value: object) -> object:
@@ -57,8 +57,8 @@ class Settings(ServiceSettings):
     redis_url: SecretStr | None = Field(
         None, description="redis://… that counts requests; without it nothing is limited."
     )
-    billing_address: Address = Field(description="Billing's gRPC face.")
-    scheduler_address: Address = Field(description="The scheduler's gRPC face.")
+    billing_address: Target = Field(description="Billing's gRPC face.")
+    scheduler_address: Target = Field(description="The scheduler's gRPC face.")
     rpc_timeout_s: float = Field(
         5.0,
         gt=0,

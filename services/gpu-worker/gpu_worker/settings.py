@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from easel_kit.objects import ObjectSettings
-from easel_kit.settings import Address, ServiceSettings
+from easel_kit.settings import Address, ServiceSettings, Target
 
 
 class Settings(ServiceSettings):
@@ -22,7 +22,7 @@ class Settings(ServiceSettings):
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,127})?$",
         description="Stable name of this worker; empty: one made up at start.",
     )
-    scheduler_address: Address = Field(description="Where the scheduler answers.")
+    scheduler_address: Target = Field(description="Where the scheduler answers.")
     advertise: Address | Literal[""] = Field(
         "", description="host:port where others reach this worker; empty: where it listens."
     )

@@ -6,6 +6,8 @@ are spelled with `__` (`GATEWAY_JWT__ISSUER`). Unknown keys in a file are refuse
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -17,6 +19,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+_BY_NAME = "dns:///"
+_NO_NAMES = f"must be IP addresses when there are several; a name takes {_BY_NAME}name:port"
+
 
 def _address(value: str) -> str:
     host, _, port = value.rpartition(":")
@@ -27,6 +32,34 @@ def _address(value: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 """`host:port`; port 0 lets the system choose."""
+
+
+def _target(value: str) -> str:
+    places = value.split(",")
+    if len(places) == 1:
+        places = [value.removeprefix(_BY_NAME)]
+    elif len({_ip_version(place) for place in places}) > 1:
+        raise ValueError("must be addresses of one IP version")
+    if any(int(_address(place).rpartition(":")[2]) == 0 for place in places):
+        raise ValueError("must name a port to dial")
+    return value
+
+
+def _ip_version(place: str) -> int:
+    host, _, _ = _address(place).rpartition(":")
+    bracketed = re.fullmatch(r"\[(.*)\]", host)
+    try:
+        version = IPv6Address(bracketed[1]).version if bracketed else IPv4Address(host).version
+    except ValueError:
+        raise ValueError(_NO_NAMES) from None
+    return version
+
+
+Target = Annotated[str, AfterValidator(_target)]
+"""Where another service is, as `open_channel` takes it.
+
+`host:port`; several replicas: `ip:port,ip:port`, or `dns:///name:port`, all that the name leads to.
+"""
 
 
 class ServiceSettings(BaseSettings):

@@ -152,6 +152,17 @@ async def test_nobody_there_is_a_dependency_that_is_down(free_port: int) -> None
             await billing_pb2_grpc.BillingServiceStub(nowhere).Quote(Quote())
 
 
+@pytest.mark.parametrize(
+    "target", ["127.0.0.1:{nobody},127.0.0.1:{port}", "dns:///localhost:{port}"]
+)
+async def test_one_of_several_is_enough(target: str, server: RpcServer, free_port: int) -> None:
+    address = target.format(nobody=free_port, port=server.port)
+    async with open_channel(address, default_timeout_s=5) as opened:
+        stub = billing_pb2_grpc.BillingServiceStub(opened)
+        for _ in range(5):
+            assert (await stub.Quote(Quote())).millicredits == 7
+
+
 async def test_a_stream_gives_answers_then_its_error(channel: grpc.aio.Channel) -> None:
     request = events_pb2.SubscribeRequest(after=events_pb2.Cursor(generation=1))
     answers = 0

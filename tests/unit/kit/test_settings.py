@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from easel_kit.settings import ServiceSettings, SettingsError, load_settings
+from easel_kit.settings import ServiceSettings, SettingsError, Target, load_settings
 
 
 class Limits(BaseModel):
@@ -18,6 +18,7 @@ class Settings(ServiceSettings):
 
     password: SecretStr = SecretStr("none")
     limits: Limits = Limits()
+    peer: Target = "peer:50051"
 
 
 def test_defaults_work_alone() -> None:
@@ -67,4 +68,27 @@ def test_a_file_that_is_missing_or_no_toml_is_refused(tmp_path: Path) -> None:
 def test_an_address_needs_host_and_port(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMPLE_LISTEN", address)
     with pytest.raises(SettingsError, match="SAMPLE_LISTEN"):
+        load_settings(Settings)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["peer:1", "10.0.0.1:1,10.0.0.2:65535", "[::1]:1,[::2]:1", "dns:///peer:50051"],
+)
+def test_a_target_may_lead_to_several(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMPLE_PEER", target)
+    assert load_settings(Settings).peer == target
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("", "peer", "peer:0", "dns:///peer", "dns:///:1", "dns:///peer:0"),
+        *("10.0.0.1:1,", ",", "10.0.0.1:1,10.0.0.2", "10.0.0.1:1, 10.0.0.2:1", "10.0.0.1:1,x:1"),
+        *("10.0.0.1:1,[::1]:1", "::1:1,::2:1", "dns:///10.0.0.1:1,10.0.0.2:1", "10.0.0.1:1,[::2:1"),
+    ],
+)
+def test_a_target_that_leads_nowhere_is_named(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMPLE_PEER", target)
+    with pytest.raises(SettingsError, match="SAMPLE_PEER"):
         load_settings(Settings)

@@ -13,22 +13,16 @@ from easel_kit.rpc.interceptors import StreamClientInterceptor, UnaryClientInter
 
 # Retries belong to gRPC alone. UNAVAILABLE only: all our RPCs are idempotent, and gRPC retries
 # only while no answer has begun (https://grpc.io/docs/guides/retry/).
-_SERVICE_CONFIG = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
+_RETRIES = {
+    "name": [{}],
+    "retryPolicy": {
+        "maxAttempts": 5,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    },
+}
 
 
 @asynccontextmanager
@@ -38,18 +32,23 @@ async def open_channel(
     """Opens a channel that connects at first use and again after losses (at most 1 s apart).
 
     Args:
-        address: `host:port` or any gRPC target.
+        address: `host:port`, or several replicas: `ip:port,ip:port` of one IP version, or
+            `dns:///name:port`. Calls and streams go round those that answer; a replica that came
+            back is among them again, and a name is looked up anew when one is lost.
         default_timeout_s: deadline of unary calls that name none, cut to what remains of the
             call being served.
     """
+    target, policy = _balanced(address)
+    config = {"loadBalancingConfig": [{policy: {}}], "methodConfig": [_RETRIES]}
     channel = grpc.aio.insecure_channel(
-        address,
+        target,
         options=(
-            ("grpc.service_config", _SERVICE_CONFIG),
+            ("grpc.service_config", json.dumps(config)),
             ("grpc.enable_retries", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),
+            ("grpc.dns_min_time_between_resolutions_ms", 1_000),
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.max_receive_message_length", 8 * 1024 * 1024),
@@ -64,3 +63,14 @@ async def open_channel(
         yield channel
     finally:
         await channel.close(grace=None)
+
+
+def _balanced(address: str) -> tuple[str, str]:
+    """The target in words of gRPC, and the policy that chooses among what it leads to.
+
+    https://github.com/grpc/grpc/blob/master/doc/naming.md, …/doc/load-balancing.md
+    """
+    if "," in address:
+        return f"{'ipv6' if address.startswith('[') else 'ipv4'}:{address}", "round_robin"
+    # a plain host is one server: of the addresses that its name has, the first that answers will do
+    return address, "round_robin" if address.startswith("dns:") else "pick_first"
