@@ -32,8 +32,8 @@ demo: setup ## one picture through the whole of Easel: PROMPT="…" OUT=picture.
 	  $(if $(GUIDANCE),--guidance $(call quote,$(GUIDANCE)))
 
 .PHONY: up
-up: setup ## run the stack until Ctrl-C: [STATE=.easel PORT=8080 WORKER_COUNT=1]
-	@exec $(PY) -m easel_local up --state $(call quote,$(STATE)) $(if $(PORT),--port $(PORT)) $(if $(WORKER_COUNT),--workers $(WORKER_COUNT))
+up: setup ## run the stack until Ctrl-C: [STATE=.easel PORT=8080 WORKER_COUNT=1 SCHEDULERS=1]
+	@exec $(PY) -m easel_local up --state $(call quote,$(STATE)) $(if $(PORT),--port $(PORT)) $(if $(WORKER_COUNT),--workers $(WORKER_COUNT)) $(if $(SCHEDULERS),--schedulers $(SCHEDULERS))
 
 .PHONY: down
 down: setup ## stop the stack of STATE

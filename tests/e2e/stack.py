@@ -208,7 +208,7 @@ class User:
 
 @contextlib.contextmanager
 def running_stack(
-    folder: Path, *, workers: int = 1, port: int = 0, **environment: str
+    folder: Path, *, workers: int = 1, schedulers: int = 1, port: int = 0, **environment: str
 ) -> Iterator[Stack]:
     """`python -m easel_local up` in a folder of its own; ended by SIGINT as Ctrl-C would."""
     words = folder.with_name(f"{folder.name}.up.txt")
@@ -217,6 +217,7 @@ def running_stack(
             [
                 *(sys.executable, "-m", "easel_local", "up", "--state", str(folder)),
                 *("--port", str(port), "--workers", str(workers)),
+                *("--schedulers", str(schedulers)),
             ],
             env={**os.environ, "WORKER_THREADS": "1", **environment},  # noqa: TID251
             stdout=output,

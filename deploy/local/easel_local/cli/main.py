@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_local_settings(
             state=arguments.state,
             gateway_port=getattr(arguments, "port", None),
+            scheduler_count=getattr(arguments, "schedulers", None),
             worker_count=getattr(arguments, "workers", None),
         )
         return int(arguments.command(settings, arguments))
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="of the gateway; 0: any free one [8080]")
+    parser.add_argument("--schedulers", type=int, metavar="N", help="how many schedulers [1]")
     parser.add_argument("--workers", type=int, metavar="N", help="how many workers to run [1]")
     parser.set_defaults(command=up.up)
 

@@ -19,6 +19,7 @@ class LocalSettings(BaseSettings):
     gateway_port: int = Field(
         8080, ge=0, le=65_535, description="Where the gateway answers; 0: any free port."
     )
+    scheduler_count: int = Field(1, ge=1, le=16, description="Schedulers to run.")
     worker_count: int = Field(1, ge=0, le=16, description="Workers to run.")
     pg_bin: Path | None = Field(None, description="Postgres' programs, if not the embedded ones.")
     database_url: str = Field("", description="A running Postgres to use; its role may create.")

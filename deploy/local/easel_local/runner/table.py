@@ -39,6 +39,11 @@ class Places:
         return f"127.0.0.1:{self.ports[name]}"
 
 
+def scheduler_names(count: int) -> list[str]:
+    """The names of that many schedulers."""
+    return ["scheduler", *(f"scheduler-{number}" for number in range(2, count + 1))]
+
+
 def worker_names(count: int) -> list[str]:
     """The names of that many workers."""
     return [f"worker-{number}" for number in range(1, count + 1)]
@@ -46,14 +51,22 @@ def worker_names(count: int) -> list[str]:
 
 def port_names(settings: LocalSettings) -> list[str]:
     """What needs a port, besides the gateway and the stores."""
-    listening = ["billing", "scheduler", *worker_names(settings.worker_count)]
+    listening = [
+        "billing",
+        *scheduler_names(settings.scheduler_count),
+        *worker_names(settings.worker_count),
+    ]
     return ["issuer", *listening, *(f"{name}-metrics" for name in listening)]
 
 
 def build_table(settings: LocalSettings, state: State, places: Places) -> list[Service]:
     """All services of a stack."""
+    scheduler, *replicas = (
+        _scheduler(name, settings, state, places)
+        for name in scheduler_names(settings.scheduler_count)
+    )
     with_database = [
-        _scheduler(settings, state, places),
+        scheduler,
         _billing(settings, state, places),
         _gateway(settings, state, places),
     ]
@@ -62,6 +75,7 @@ def build_table(settings: LocalSettings, state: State, places: Places) -> list[S
         _issuer(state, places),
         *(_migration(service, _url(service.name, state, places)) for service in with_database),
         *with_database,
+        *replicas,
         *(_worker(name, settings, state, places) for name in workers),
     ]
 
@@ -124,19 +138,24 @@ def _migration(service: Service, url: str) -> Service:
     )
 
 
-def _scheduler(settings: LocalSettings, state: State, places: Places) -> Service:
+def _schedulers(settings: LocalSettings, places: Places) -> str:
+    """Where they all are, as their clients' settings take it."""
+    return ",".join(places.address(name) for name in scheduler_names(settings.scheduler_count))
+
+
+def _scheduler(name: str, settings: LocalSettings, state: State, places: Places) -> Service:
     return Service(
-        name="scheduler",
+        name=name,
         argv=("python", "-m", "scheduler"),
-        env=_common("SCHEDULER", "scheduler", places)
+        env=_common("SCHEDULER", name, places)
         | _database("scheduler", state, places)
         | {"SCHEDULER_REDIS_URL": places.redis_url},
         defaults=_defaults("SCHEDULER", settings),
-        health=Health("grpc", places.address("scheduler")),
+        health=Health("grpc", places.address(name)),
         needs=("migrate-scheduler", "redis"),
         stage=_CORE_STAGE,
         grace_s=_KILL_AFTER_S,
-        address=places.address("scheduler"),
+        address=places.address(name),
     )
 
 
@@ -146,7 +165,7 @@ def _billing(settings: LocalSettings, state: State, places: Places) -> Service:
         argv=("python", "-m", "billing"),
         env=_common("BILLING", "billing", places)
         | _database("billing", state, places)
-        | {"BILLING_SCHEDULER_ADDRESS": places.address("scheduler")},
+        | {"BILLING_SCHEDULER_ADDRESS": _schedulers(settings, places)},
         defaults=_defaults("BILLING", settings),
         health=Health("grpc", places.address("billing")),
         needs=("migrate-billing",),
@@ -163,7 +182,7 @@ def _worker(name: str, settings: LocalSettings, state: State, places: Places) ->
         env=_common("WORKER", name, places)
         | {
             "WORKER_ID": name,
-            "WORKER_SCHEDULER_ADDRESS": places.address("scheduler"),
+            "WORKER_SCHEDULER_ADDRESS": _schedulers(settings, places),
             "WORKER_OBJECTS__URL": state.objects.as_uri(),
         },
         defaults=_defaults("WORKER", settings) | {"WORKER_MODELS_DIR": str(_models_dir())},
@@ -182,11 +201,11 @@ def _models_dir() -> Path:
     return Path(spec.origin).resolve().parents[1] / "models"
 
 
-def _gateway_wiring(state: State, places: Places) -> dict[str, str]:
+def _gateway_wiring(settings: LocalSettings, state: State, places: Places) -> dict[str, str]:
     return {
         "GATEWAY_REDIS_URL": places.redis_url,
         "GATEWAY_BILLING_ADDRESS": places.address("billing"),
-        "GATEWAY_SCHEDULER_ADDRESS": places.address("scheduler"),
+        "GATEWAY_SCHEDULER_ADDRESS": _schedulers(settings, places),
         "GATEWAY_JWT__ISSUER": f"http://{places.address('issuer')}",
         "GATEWAY_JWT__AUDIENCE": AUDIENCE,
         "GATEWAY_TRUST_PLAN_CLAIM": "true",
@@ -202,7 +221,7 @@ def _gateway(settings: LocalSettings, state: State, places: Places) -> Service:
         argv=("python", "-m", "gateway"),
         env=_common("GATEWAY", "gateway", places)
         | _database("gateway", state, places)
-        | _gateway_wiring(state, places),
+        | _gateway_wiring(settings, state, places),
         defaults=_defaults("GATEWAY", settings),
         health=Health("http", f"http://{places.address('gateway')}/readyz"),
         needs=("migrate-gateway",),
