@@ -58,6 +58,19 @@ def span(name: str, *, traceparent: str = "", **attributes: str | float) -> Iter
         yield current
 
 
+@contextmanager
+def joined(traceparent: str) -> Iterator[None]:
+    """Runs a block inside the trace of `traceparent` without a span of its own: for a log line.
+
+    A span costs several times what the line does.
+    """
+    token = otel_context.attach(_PROPAGATOR.extract({"traceparent": traceparent}))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
 def serve_metrics(listen: str) -> Callable[[], None]:
     """Serves `/metrics` of this process on `host:port` from its own thread; returns its stop.
 

@@ -1,5 +1,7 @@
 """What happens to jobs, told as logs in the job's own trace and as metrics.
 
+A job is one line at its end, with how long it waited and ran; its steps before are for debugging.
+
 Labels are closed sets: the lane of this process, outcomes of the code, tiers of the plans, and
 models that some worker has.
 """
@@ -12,7 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from easel_kit.ids import WorkerId
 from easel_kit.log import get_logger
-from easel_kit.telemetry import span
+from easel_kit.telemetry import joined, span
 from scheduler.domain.job import Job
 from scheduler.domain.lease import Claim, Outcome, Settled
 from scheduler.domain.line import Depth
@@ -109,15 +111,15 @@ class LoggingObserver:
     def queued(self, job: Job) -> None:
         """See `ports.Observer`."""
         _queued.labels(self._lane).inc()
-        with span("job.queue", traceparent=job.traceparent):
-            _log.info("job.queued", job_id=job.id, user_id=job.user_id, cost_ms=job.cost_ms)
+        with joined(job.traceparent):
+            _log.debug("job.queued", job_id=job.id, user_id=job.user_id, cost_ms=job.cost_ms)
 
     def claimed(self, claim: Claim, *, waited_s: float, traceparent: str) -> None:
         """See `ports.Observer`."""
         _claims.labels(self._lane).inc()
         _wait_s.labels(self._lane).observe(max(0.0, waited_s))
-        with span("job.claim", traceparent=traceparent):
-            _log.info("job.claimed", **_ids(claim), waited_s=round(waited_s, 3))
+        with joined(traceparent):
+            _log.debug("job.claimed", **_ids(claim), waited_s=round(waited_s, 3))
 
     def settled(self, settled: Settled) -> None:
         """See `ports.Observer`."""

@@ -69,7 +69,8 @@ def test_a_line_belongs_to_the_trace_of_the_submit(monkeypatch: pytest.MonkeyPat
     def trace_id(_name: str, **_fields: object) -> None:
         seen.append(trace.format_trace_id(trace.get_current_span().get_span_context().trace_id))
 
-    monkeypatch.setattr("scheduler.observe._log.info", trace_id, raising=False)
+    for level in ("debug", "info"):
+        monkeypatch.setattr(f"scheduler.observe._log.{level}", trace_id, raising=False)
     observer = LoggingObserver("test")
     observer.queued(JOB)
     observer.claimed(CLAIM, waited_s=0, traceparent=TRACEPARENT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from scheduler.domain.stream import Control, Drain, Park, Resume, Stop
 from scheduler.domain.worker import Model, ModelDefaults, Worker
 
 CLAIM_FIELDS = 7
+_GENERATION = tuple(field.name for field in fields(Generation))
 _CONTROLS: dict[str, Callable[[AttemptId], Control]] = {
     "stop": Stop,
     "park": Park,
@@ -36,7 +37,7 @@ def to_ms(time: datetime) -> str:
 
 def generation_to_json(generation: Generation) -> dict[str, Any]:
     """For the jobs table."""
-    return asdict(generation)
+    return {name: getattr(generation, name) for name in _GENERATION}  # flat: asdict copies deep
 
 
 def generation_from_json(found: Mapping[str, Any]) -> Generation:

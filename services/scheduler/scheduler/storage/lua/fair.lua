@@ -166,10 +166,16 @@ local function take(user, job, model)
   end
 end
 
+-- Once for each model, however many jobs a script moves: who claims on it passes the wake-up on.
+local woken = {}
+
 local function wake(user)
   if user.s and not QUIET then
     for _, model in ipairs(models_of(user)) do
-      call('PUBLISH', P .. 'wake', model)
+      if not woken[model] then
+        woken[model] = true
+        call('PUBLISH', P .. 'wake', model)
+      end
     end
   end
 end
