@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 from redis.asyncio import Redis
 
-from easel_kit.errors import Conflict, NotFound
+from easel_kit.errors import Conflict, DependencyDown, NotFound
 from easel_kit.ids import JobId, ModelKey, UserId, WorkerId, new_attempt_id
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission, Depth, End, Progress
@@ -132,6 +132,31 @@ async def test_jobs_of_a_user_come_in_order_within_the_limit(queue: Queue) -> No
     assert await queue.claimed() == []
     await queue.line.end([End(first.job_id, first.attempt_id)])
     assert await queue.claimed() == [jobs[2].job_id]
+
+
+@pytest.mark.parametrize("count", [3, 250])
+async def test_jobs_enter_and_are_told_their_places_at_once(queue: Queue, count: int) -> None:
+    jobs = [admission() for _ in range(count)]
+    ids = [job.job_id for job in jobs]
+    known = admission(BOB)
+    await queue.line.admit([known])
+    places = await queue.line.enter(jobs, [*ids, known.job_id, JobId("job_unknown")])
+    assert places == await queue.line.live([*ids, known.job_id])
+    assert len(places) == count + 1
+    assert await queue.line.enter([], []) == {}
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        scripts = Scripts(redis, "default")
+        await open_lane(redis, scripts)
+        line = RedisLine(redis, scripts, lease_ttl_s=LEASE_S)
+        await redis.script_flush()
+        job = admission()
+        assert list(await line.enter([job], [job.job_id])) == [job.job_id]
+        await redis.flushall()
+        with pytest.raises(DependencyDown):
+            await line.enter([job], [job.job_id])
 
 
 async def test_a_worker_is_offered_only_what_it_can_draw(queue: Queue) -> None:

@@ -174,6 +174,13 @@ class MemoryQueue:
             admission.share,
         )
 
+    async def enter(
+        self, admissions: Sequence[Admission], look_at: Collection[JobId]
+    ) -> dict[JobId, Live]:
+        """See `ports.Line`."""
+        await self.admit(admissions)
+        return await self.live(look_at)
+
     async def end(self, ends: Sequence[End]) -> None:
         """See `ports.Line`."""
         self._reach()

@@ -23,6 +23,12 @@ class Line(Protocol):
         """Puts jobs in line, or back under the lease they had; answers how many were unknown."""
         ...
 
+    async def enter(
+        self, admissions: Sequence[Admission], look_at: Collection[JobId]
+    ) -> dict[JobId, Live]:
+        """As `admit`, then as `live` of the jobs to look at, in one call."""
+        ...
+
     async def end(self, ends: Sequence[End]) -> None:
         """The jobs have ended: frees places and slots, stops other attempts of them.
 

@@ -129,8 +129,7 @@ class Submits:
         places: _Places = {}
         try:
             async with asyncio.timeout(_QUEUE_WAIT_S):
-                await self._line.admit(admissions)
-                places = await self._line.live(opened)
+                places = await self._line.enter(admissions, opened)
         except (DependencyDown, TimeoutError) as error:  # the reconciler admits them
             self._observer.trouble("admit", error)
         return [places] * len(group)

@@ -59,6 +59,19 @@ class RedisLine:
             added += await self._scripts.run("admit", self._lease_ms, *fields)
         return added
 
+    async def enter(
+        self, admissions: Sequence[Admission], look_at: Collection[JobId]
+    ) -> dict[JobId, Live]:
+        """See `ports.Line`."""
+        if max(len(admissions), len(look_at)) > _JOBS_PER_CALL:
+            await self.admit(admissions)
+            return await self.live(look_at)
+        fields = [field for admission in admissions for field in admission_to_redis(admission)]
+        _, answer = await self._scripts.run_together(
+            ("admit", [self._lease_ms, *fields]), ("live", list(look_at))
+        )
+        return _live(look_at, answer)
+
     async def end(self, ends: Sequence[End]) -> None:
         """See `ports.Line`."""
         for some in _batches(ends):
@@ -94,11 +107,7 @@ class RedisLine:
         """See `ports.Line`."""
         found: dict[JobId, Live] = {}
         for some in _batches(job_ids):
-            now, pace, tiers, jobs = await self._scripts.run("live", *some)
-            view = _View(float(now), _pace(pace), _tiers(tiers))
-            for job_id, answer in zip(some, jobs, strict=True):
-                if answer:
-                    found[job_id] = view.live(job_id, answer)
+            found |= _live(some, await self._scripts.run("live", *some))
         return found
 
     async def expired(self, *, limit: int) -> list[tuple[Claim, bool]]:
@@ -176,6 +185,16 @@ class RedisLine:
     async def remind(self) -> None:
         """See `ports.Upkeep`."""
         await self._scripts.run("remind")
+
+
+def _live(job_ids: Collection[JobId], answer: Sequence[Any]) -> dict[JobId, Live]:
+    now, pace, tiers, jobs = answer
+    view = _View(float(now), _pace(pace), _tiers(tiers))
+    return {
+        job_id: view.live(job_id, found)
+        for job_id, found in zip(job_ids, jobs, strict=True)
+        if found
+    }
 
 
 class _View:

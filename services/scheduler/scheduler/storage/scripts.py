@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from easel_kit.errors import Conflict, DependencyDown
 
@@ -73,6 +73,22 @@ class Scripts:
         """
         try:
             return await self._serving[name](keys=[self.prefix], args=arguments)
+        except RedisError as error:
+            raise self._translated(error) from error
+
+    async def run_together(self, *calls: tuple[str, Sequence[Argument]]) -> list[Any]:
+        """Runs scripts one after the other in one round trip; answers what each returned.
+
+        Raises:
+            DependencyDown: as `run`, for the first that failed.
+        """
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name, arguments in calls:
+                    pipe.evalsha(self._serving[name].sha, 1, self.prefix, *arguments)
+                return await pipe.execute()
+        except NoScriptError:  # forgotten: `run` loads them, and each may be run again
+            return [await self.run(name, *arguments) for name, arguments in calls]
         except RedisError as error:
             raise self._translated(error) from error
 
