@@ -9,6 +9,7 @@ models that some worker has.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import DEBUG
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -111,15 +112,17 @@ class LoggingObserver:
     def queued(self, job: Job) -> None:
         """See `ports.Observer`."""
         _queued.labels(self._lane).inc()
-        with joined(job.traceparent):
-            _log.debug("job.queued", job_id=job.id, user_id=job.user_id, cost_ms=job.cost_ms)
+        if _log.is_enabled_for(DEBUG):
+            with joined(job.traceparent):
+                _log.debug("job.queued", job_id=job.id, user_id=job.user_id, cost_ms=job.cost_ms)
 
     def claimed(self, claim: Claim, *, waited_s: float, traceparent: str) -> None:
         """See `ports.Observer`."""
         _claims.labels(self._lane).inc()
         _wait_s.labels(self._lane).observe(max(0.0, waited_s))
-        with joined(traceparent):
-            _log.debug("job.claimed", **_ids(claim), waited_s=round(waited_s, 3))
+        if _log.is_enabled_for(DEBUG):
+            with joined(traceparent):
+                _log.debug("job.claimed", **_ids(claim), waited_s=round(waited_s, 3))
 
     def settled(self, settled: Settled) -> None:
         """See `ports.Observer`."""
@@ -132,7 +135,7 @@ class LoggingObserver:
             fields |= _ids(settled.claim)
         if settled.error is not None:
             fields["error"] = settled.error.code
-        with span("job.settle", traceparent=settled.traceparent):
+        with joined(settled.traceparent):
             if settled.ended and settled.state is not None:
                 _ended.labels(self._lane, settled.state.value).inc()
                 if settled.claim is not None:

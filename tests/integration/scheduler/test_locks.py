@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from random import Random
 
 from easel_kit.db import Pool, open_pool
-from easel_kit.errors import DomainError, RateLimited
+from easel_kit.errors import DomainError, InvalidState, RateLimited
 from easel_kit.ids import UserId, WorkerId, new_attempt_id, new_job_id
 from scheduler.domain.job import Job, NewJob, Submission
 from scheduler.domain.lease import Claim, Outcome, Report
 from scheduler.domain.selection import Selection
 from scheduler.main import SCHEMA
-from tests.fakes.scheduler_contract import PICTURE, PLAN, Store, on_postgres
+from scheduler.storage.jobs import PostgresJobs
+from scheduler.storage.submits import BURIAL_LOCK
+from tests.fakes.scheduler_contract import ALICE, PICTURE, PLAN, Store, on_postgres
 
 USERS = [UserId(f"user-{number}") for number in range(4)]
 ROUNDS = 25
@@ -92,3 +94,24 @@ async def test_writers_of_the_same_users_never_wait_in_a_circle(scheduler_url: s
         ends = await one.fetchval("SELECT count(*) FROM events WHERE type <> 'queued'")
         assert ends == await one.fetchval("SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL")
         assert ends > len(hustle)
+
+
+async def test_a_burial_under_way_is_waited_for(scheduler_url: str) -> None:
+    async with open_pool(scheduler_url, schema=SCHEMA, name="test") as pool:
+        store = PostgresJobs(pool, lane="default", ring=lambda: None)
+        job_id = new_job_id()
+        job = NewJob(job_id, PICTURE, 100)
+        async with pool.acquire() as burial, burial.transaction():
+            await burial.execute("SELECT pg_advisory_xact_lock($1)", BURIAL_LOCK)
+            submit = asyncio.create_task(store.submit([Submission(ALICE, PLAN, (job,), "")]))
+            waits = """
+                SELECT count(*) FROM pg_locks JOIN pg_database ON database = pg_database.oid
+                WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()
+                """
+            while not await burial.fetchval(waits):  # noqa: ASYNC110 (seen in the database)
+                await asyncio.sleep(0.01)
+            await burial.execute("INSERT INTO tombstones (job_id) VALUES ($1)", job_id)
+        (answer,) = await submit
+        assert isinstance(answer, InvalidState)
+        assert await pool.fetchval("SELECT count(*) FROM jobs") == 0
+        assert await pool.fetchval("SELECT coalesce(sum(open), 0) FROM open_jobs") == 0

@@ -18,6 +18,7 @@ from scheduler.domain.worker import Model, ModelDefaults, Worker
 
 CLAIM_FIELDS = 7
 _GENERATION = tuple(field.name for field in fields(Generation))
+_IMAGE = tuple(field.name for field in fields(Image))
 _CONTROLS: dict[str, Callable[[AttemptId], Control]] = {
     "stop": Stop,
     "park": Park,
@@ -47,7 +48,7 @@ def generation_from_json(found: Mapping[str, Any]) -> Generation:
 
 def images_to_json(images: Iterable[Image]) -> list[dict[str, Any]]:
     """For results and events."""
-    return [asdict(image) for image in images]
+    return [{name: getattr(image, name) for name in _IMAGE} for image in images]
 
 
 def images_from_json(found: Iterable[Mapping[str, Any]] | None) -> tuple[Image, ...]:

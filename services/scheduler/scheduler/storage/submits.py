@@ -1,7 +1,9 @@
 """Submits in Postgres: a group of them in one transaction, each accepted whole or refused whole.
 
-One statement locks the users, by id, and counts all they ask for; the rules are applied to what it
-found; one more writes what was accepted. A submit waits for users first and then only for another
+A group of new jobs within all limits, which nearly every group is, is one call of the function
+`accept_jobs` and so one round trip with its commit. Any other group takes several: one statement
+locks the users, by id, and counts all they ask for; the rules are applied to what it found; one
+more writes what was accepted. A submit waits for users first and then only for another
 transaction that submits the same id, never for a job that an end or a cancel has locked: so it
 cannot meet in a circle with those, which lock jobs by id and then users by id.
 """
@@ -12,10 +14,11 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import asyncpg
 
-from easel_kit.db import Connection, Pool, transaction
+from easel_kit.db import Connection, Pool, connection, transaction
 from easel_kit.errors import Conflict, DomainError, InvalidState, NotFound, RateLimited
 from easel_kit.ids import JobId, UserId
 from scheduler.domain.job import Entitlements, Job, JobState, NewJob, Submission
@@ -52,13 +55,48 @@ class PostgresSubmits:
         """See `ports.JobStore`."""
         for _ in range(_LOOKS):
             try:
-                found = await self._submit(submissions)
+                found = await self._accept_all(submissions) or await self._submit(submissions)
             except asyncpg.UniqueViolationError:
                 continue
             if any(isinstance(one, Accepted) and one.fresh for one in found):
                 self._ring()
             return found
         raise Conflict("the job is being submitted by someone else")
+
+    async def _accept_all(
+        self, submissions: Sequence[Submission]
+    ) -> list[Accepted | DomainError] | None:
+        """All of a plain group; None, and nothing has happened, where it is not plain."""
+        if any(submission.prepend for submission in submissions):
+            return None
+        jobs = [(one, job) for one in submissions for job in one.jobs]
+        try:
+            async with connection(self._pool) as db:
+                rows = await db.fetch(
+                    "SELECT * FROM accept_jobs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, "
+                    "$13, $14, $15, $16, $17)",
+                    BURIAL_LOCK,
+                    self._lane,
+                    *_asked(submissions),
+                    [job.id for _, job in jobs],
+                    [one.user_id for one, _ in jobs],
+                    [json.dumps(generation_to_json(job.generation)) for _, job in jobs],
+                    [job.cost_ms for _, job in jobs],
+                    [one.traceparent for one, _ in jobs],
+                    [one.batch_id for one, _ in jobs],
+                    [job.retry_of for _, job in jobs],
+                )
+        except (asyncpg.RaiseError, asyncpg.UniqueViolationError):
+            return None
+        found = {row["id"]: row for row in rows}
+        return [
+            Accepted(
+                [_written(one, job, found[job.id]) for job in one.jobs],
+                frozenset(job.id for job in one.jobs),
+                share_from_row(found[one.jobs[0].id]),
+            )
+            for one in submissions
+        ]
 
     async def _submit(self, submissions: Sequence[Submission]) -> list[Accepted | DomainError]:
         lock = f"SELECT pg_advisory_xact_lock_shared({BURIAL_LOCK})"
@@ -94,22 +132,23 @@ class _Fresh:
     submission: Submission
     user: _User
 
-    def written(self, row: asyncpg.Record) -> Job:
-        return Job(
-            id=self.job.id,
-            user_id=self.submission.user_id,
-            state=JobState.QUEUED,
-            generation=self.job.generation,
-            cost_ms=self.job.cost_ms,
-            place=row["place"],
-            queued_at=row["queued_at"],
-            start_by=row["start_by"],
-            traceparent=self.submission.traceparent,
-            batch_id=self.submission.batch_id,
-            retry_of=self.job.retry_of,
-            lane=self.user.home_lane,
-            front=row["front"],
-        )
+
+def _written(submission: Submission, job: NewJob, row: asyncpg.Record) -> Job:
+    return Job(
+        id=job.id,
+        user_id=submission.user_id,
+        state=JobState.QUEUED,
+        generation=job.generation,
+        cost_ms=job.cost_ms,
+        place=row["place"],
+        queued_at=row["queued_at"],
+        start_by=row["start_by"],
+        traceparent=submission.traceparent,
+        batch_id=submission.batch_id,
+        retry_of=job.retry_of,
+        lane=row["home_lane"],
+        front=row.get("front"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +220,8 @@ class _Group:
         return error
 
 
-async def _look(db: Connection, submissions: Sequence[Submission], lane: str) -> _Group:
-    """Locks the users' rows with their newest plans, and finds the ids that are not new."""
+def _asked(submissions: Sequence[Submission]) -> list[list[Any]]:
+    """Columns: users by id, how many jobs each asks for, and the numbers of their newest plans."""
     asked: dict[UserId, int] = {}
     plans: dict[UserId, Entitlements] = {}
     for one in submissions:
@@ -190,6 +229,17 @@ async def _look(db: Connection, submissions: Sequence[Submission], lane: str) ->
         if one.entitlements.version >= plans.setdefault(one.user_id, one.entitlements).version:
             plans[one.user_id] = one.entitlements
     users = sorted(asked)
+    return [
+        list(users),
+        [asked[user_id] for user_id in users],
+        *([getattr(plans[user_id], field) for user_id in users] for field in _PLAN),
+    ]
+
+
+async def _look(db: Connection, submissions: Sequence[Submission], lane: str) -> _Group:
+    """Locks the users' rows with their newest plans, and finds the ids that are not new."""
+    columns = _asked(submissions)
+    asked = dict(zip(columns[0], columns[1], strict=True))
     rows = await db.fetch(
         f"""
         WITH counted AS (
@@ -206,9 +256,7 @@ async def _look(db: Connection, submissions: Sequence[Submission], lane: str) ->
         FROM counted
         """,  # noqa: S608 (constants)
         lane,
-        users,
-        [asked[user_id] for user_id in users],
-        *([getattr(plans[user_id], field) for user_id in users] for field in _PLAN),
+        *columns,
         [job.id for one in submissions for job in one.jobs],
     )
     known = rows[0]["known"]
@@ -279,7 +327,7 @@ async def _insert(db: Connection, fresh: Sequence[_Fresh]) -> dict[JobId, Job]:
                 AS asked (id, user_id, lane, generation, cost_ms, queue_time_s, traceparent,
                     batch_id, retry_of, front, n)
             ORDER BY n
-            RETURNING id, user_id, place, front, queued_at, start_by, traceparent,
+            RETURNING id, user_id, lane, place, front, queued_at, start_by, traceparent,
                 (generation ->> 'steps')::int * (generation ->> 'image_count')::int AS steps
         ), told AS (
             INSERT INTO events (generation, type, job_id, user_id, occurred_at, steps_done, steps,
@@ -287,7 +335,7 @@ async def _insert(db: Connection, fresh: Sequence[_Fresh]) -> dict[JobId, Job]:
             SELECT feed.generation, 'queued', id, user_id, queued_at, 0, steps, '[]', traceparent
             FROM fresh, feed ORDER BY place
         )
-        SELECT id, place, front, queued_at, start_by FROM fresh
+        SELECT id, lane AS home_lane, place, front, queued_at, start_by FROM fresh
         """,
         [one.job.id for one in fresh],
         [one.submission.user_id for one in fresh],
@@ -300,8 +348,8 @@ async def _insert(db: Connection, fresh: Sequence[_Fresh]) -> dict[JobId, Job]:
         [one.job.retry_of for one in fresh],
         await _fronts(db, fresh),
     )
-    by_id = {one.job.id: one for one in fresh}
-    return {row["id"]: by_id[row["id"]].written(row) for row in rows}
+    found = {row["id"]: row for row in rows}
+    return {one.job.id: _written(one.submission, one.job, found[one.job.id]) for one in fresh}
 
 
 async def _fronts(db: Connection, fresh: Sequence[_Fresh]) -> list[int | None]:
