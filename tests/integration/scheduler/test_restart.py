@@ -21,6 +21,9 @@ from tests.fakes.scheduler_stack import (
     within,
 )
 
+# longer than the moment between the end of a stream and that of its scheduler, which is a kill
+GRACE_S = 30
+
 
 @pytest.fixture(params=["redis kept", "redis emptied"])
 def emptied(request: pytest.FixtureRequest) -> bool:
@@ -37,13 +40,13 @@ async def test_a_worker_keeps_its_attempt_over_a_restart(
     idle_stack: SchedulerStack, *, emptied: bool
 ) -> None:
     stack = idle_stack
-    async with stack.running():
+    async with stack.running(reconnect_grace_s=GRACE_S):
         (job,) = await stack.submit()
         async with stack.worker() as worker:
             assigned = await worker.is_assigned()
             await stack.recorded()
     await _after_restart(stack, emptied=emptied)
-    async with stack.running():
+    async with stack.running(reconnect_grace_s=GRACE_S):
         await asyncio.sleep(0.3)  # the worker is in no hurry: its lease stands
         assert (await stack.get(job.id)).state == jobs_pb2.JOB_STATE_RUNNING
         async with stack.worker(held=(assigned.attempt_id,)) as back:
@@ -57,13 +60,13 @@ async def test_a_worker_keeps_its_attempt_over_a_restart(
 async def test_a_limit_holds_over_a_restart(idle_stack: SchedulerStack, *, emptied: bool) -> None:
     stack = idle_stack
     plan = entitlements(running=1)
-    async with stack.running():
+    async with stack.running(reconnect_grace_s=GRACE_S):
         first, second = await stack.submit(submission(), submission(), plan=plan)
         async with stack.worker() as worker:
             assigned = await worker.is_assigned()
             await stack.recorded(1)
     await _after_restart(stack, emptied=emptied)
-    async with stack.running(), stack.worker("worker-2") as other:
+    async with stack.running(reconnect_grace_s=GRACE_S), stack.worker("worker-2") as other:
         await other.hears_nothing(0.4)  # the slot belongs to the attempt that is still held
         async with stack.worker(held=(assigned.attempt_id,), offer=False) as back:
             await back.finishes(assigned)
@@ -75,14 +78,14 @@ async def test_a_worker_that_never_returns_costs_one_lease(
     idle_stack: SchedulerStack, *, emptied: bool
 ) -> None:
     stack = idle_stack
-    async with stack.running(lease_ttl_s=0.6, heartbeat_s=0.1):
+    async with stack.running(reconnect_grace_s=GRACE_S, lease_ttl_s=0.6, heartbeat_s=0.1):
         (job,) = await stack.submit()
         async with stack.worker() as worker:
             await worker.is_assigned()
             await stack.recorded()
     await _after_restart(stack, emptied=emptied)
     async with (
-        stack.running(lease_ttl_s=0.6, heartbeat_s=0.1),
+        stack.running(reconnect_grace_s=GRACE_S, lease_ttl_s=0.6, heartbeat_s=0.1),
         stack.worker("worker-2") as other,
     ):
         again = await other.is_assigned()
@@ -96,10 +99,10 @@ async def test_waiting_jobs_survive_in_their_order(
     idle_stack: SchedulerStack, *, emptied: bool
 ) -> None:
     stack = idle_stack
-    async with stack.running():
+    async with stack.running(reconnect_grace_s=GRACE_S):
         jobs = await stack.submit(*[submission() for _ in range(5)])
     await _after_restart(stack, emptied=emptied)
-    async with stack.running(), stack.worker(slots=5) as worker:
+    async with stack.running(reconnect_grace_s=GRACE_S), stack.worker(slots=5) as worker:
         assert [(await worker.is_assigned()).job_id for _ in jobs] == [job.id for job in jobs]
 
 
@@ -151,7 +154,7 @@ async def test_jobs_are_accepted_while_redis_is_away(
     scheduler_url: str, own_redis: RedisServer
 ) -> None:
     stack = SchedulerStack(scheduler_url, own_redis.url)
-    async with stack.running():
+    async with stack.running(reconnect_grace_s=GRACE_S):
         await own_redis.stop()
         (job,) = await stack.submit()
         assert (await stack.get(job.id)).state == jobs_pb2.JOB_STATE_QUEUED
@@ -166,7 +169,7 @@ async def test_jobs_are_accepted_while_redis_is_away(
 
 async def test_work_goes_on_while_redis_is_away(scheduler_url: str, own_redis: RedisServer) -> None:
     stack = SchedulerStack(scheduler_url, own_redis.url)
-    async with stack.running(lease_ttl_s=2, heartbeat_s=0.2):
+    async with stack.running(reconnect_grace_s=GRACE_S, lease_ttl_s=2, heartbeat_s=0.2):
         first, second = await stack.submit(submission(), submission())
         async with stack.worker(slots=2) as worker:
             one, two = await worker.is_assigned(), await worker.is_assigned()
