@@ -183,6 +183,7 @@ class House:
             clock=self.clock,
             doubted=self.queue.doubted,
             on_open=self.reconcile_soon.set,
+            unwritten_s=0,
         )
         self.queue.handler = Hearing(self.dispatch, self.workers, self.watches, self.rebuilder)
         self.feed = Feed(self.store, self.bell, recheck_s=60)

@@ -288,6 +288,7 @@ def _build(
         clock=clock,
         doubted=stores.doubted,
         on_open=reconcile_soon.set,
+        unwritten_s=10 * _RECORD_LINGER_S,
     )
     return _Uses(
         submits=Submits(

@@ -103,6 +103,7 @@ class Stores:
             clock=SystemClock(),
             doubted=asyncio.Event(),
             on_open=lambda: None,
+            unwritten_s=0,
         )
 
     def before_page(self, number: int, action: Callable[[], Awaitable[object]]) -> None:
@@ -244,3 +245,17 @@ async def test_submits_and_cancels_go_on_while_redis_hangs(
             found = [(await worker.is_assigned()).job_id for _ in waiting]
             assert found == [job.id for job in waiting]
             await worker.hears_nothing(0.2)
+
+
+async def test_a_claim_of_the_last_moment_is_not_made_again(stack: SchedulerStack) -> None:
+    async with stack.worker("one") as one, stack.redis as redis:
+        for _ in range(5):
+            (job,) = await stack.submit()
+            assigned = await one.is_assigned()
+            await redis.flushall()
+            await stack.get(job.id)  # meets the loss before the claim is written down
+            async with stack.worker("two") as two:
+                await two.hears_nothing(0.4)
+            assert (await one.finishes(assigned)).accepted
+            await one.takes(1)
+        assert await stack.row("SELECT max(attempts) FROM jobs") == 1

@@ -37,9 +37,11 @@ class Rebuilder:
         clock: Clock,
         doubted: asyncio.Event,
         on_open: Callable[[], None],
+        unwritten_s: float,
     ) -> None:
         """Looks whenever `doubted` is set.
 
+        Claims are written down within `unwritten_s`, by a replica and a database that are well.
         `on_open` is called in the replica that did it: jobs may have come in meanwhile.
         """
         self._attempts = attempts
@@ -49,6 +51,7 @@ class Rebuilder:
         self._observer = observer
         self._clock = clock
         self._on_open = on_open
+        self._unwritten_s = unwritten_s
         self._doubted = doubted
         self._doubted.set()
         self._opened = asyncio.Event()
@@ -90,6 +93,10 @@ class Rebuilder:
                 return
             began = self._clock.monotonic()
             await self._epoch.sweep(token)
+            if await self._page(JobState.QUEUED, 0):
+                # what replicas claimed just before the loss is on its way into the database; read
+                # too early, those jobs would be lent once more
+                await asyncio.sleep(self._unwritten_s)
             running, _ = await self._copy(token, JobState.RUNNING)  # slots before who waits
             waiting, last = await self._copy(token, JobState.QUEUED)
             await self._epoch.open(token)
