@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MultipleLocator, NullLocator
 
 from bench.simulator.report import Result, named
 
@@ -51,6 +52,8 @@ def _panel(panel: Axes, tier: str, key: str, results: Sequence[Result]) -> None:
             markersize=4,
             linewidth=1.6,
         )
+    hours = max(len(one["tiers"][tier][key]) for one in results)
+    panel.xaxis.set_major_locator(MultipleLocator(math.ceil(hours / 6)))
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(FixedLocator(list(_TICKS)))
     panel.yaxis.set_minor_locator(NullLocator())
