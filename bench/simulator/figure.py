@@ -45,7 +45,7 @@ def _panel(panel: Axes, tier: str, key: str, results: Sequence[Result]) -> None:
         waits = result["tiers"][tier][key]
         panel.plot(
             [(begins + hour) for hour in range(len(waits))],
-            [None if wait is None else max(wait, _FLOOR_S) for wait in waits],
+            [math.nan if wait is None else max(wait, _FLOOR_S) for wait in waits],
             label=named(result),
             color=_COLOURS[place % len(_COLOURS)],
             marker=_MARKS[place % len(_MARKS)],
