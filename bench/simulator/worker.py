@@ -176,9 +176,9 @@ class Worker:
 
     def welcome(self, session: int, kept: Collection[AttemptId]) -> Process:
         """The stream is open; attempts that are not kept are dropped, ends not heard told again."""
+        yield from self._awake()
         if self._session != session or self._welcomed:
             return
-        yield from self._awake()
         self._welcomed = True
         for attempt_id in [one for one in self._running if one not in kept]:
             self._drop(attempt_id)
@@ -204,8 +204,8 @@ class Worker:
 
     def assign(self, session: int, claim: Claim, row: Row) -> Process:
         """An attempt to begin; one of a stream that is gone is not begun."""
+        yield from self._awake()
         if self._session == session and claim.attempt_id not in self._running:
-            yield from self._awake()
             attempt = _Attempt(claim, row, Life(), self._kernel.now)
             self._running[claim.attempt_id] = attempt
             if self._affine:
@@ -245,11 +245,10 @@ class Worker:
 
     def stop(self, session: int, attempt_id: AttemptId) -> Process:
         """The attempt is to stop at its next step."""
-        if self._session == session and attempt_id in self._running:
-            yield from self._awake()
-            attempt = self._running.get(attempt_id)
-            if attempt is not None:
-                self._end(attempt, Outcome.STOPPED)
+        yield from self._awake()
+        attempt = self._running.get(attempt_id)
+        if self._session == session and attempt is not None:
+            self._end(attempt, Outcome.STOPPED)
 
     def acknowledged(self, attempt_id: AttemptId) -> Process:
         """The report is durable, or no longer wanted."""
