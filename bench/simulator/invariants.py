@@ -148,6 +148,7 @@ class Checker(Observer):
             self._in_time(row.person, books)
             if row.started_s is None:
                 self._in_order(row, books, models)
+        books.served = True  # one that was adopted is charged at its end
         books.unstarted.pop(row.job_id, None)
         self._look_again(row.person, books)
 
@@ -221,7 +222,6 @@ class Checker(Observer):
         if books.bound is not None and self._dispatched_ms > books.bound[1]:
             self._fail("wait", f"{person.id} waits since {books.bound[0]:.1f} s, beyond the bound")
         books.bound = None
-        books.served = True
         self._due.discard(person.id)
 
     # --- looks at everything -------------------------------------------------------------------

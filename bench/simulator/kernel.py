@@ -46,7 +46,7 @@ class Kernel:
         """Starts a process for `life` (None: one that never ends), now or later."""
         life = life or self._forever
         if after_s > 0:
-            heapq.heappush(self._later, (self.now + after_s, next(self._turns), process, life))
+            self._wait(after_s, process, life)
         else:
             self._ready.append((process, life))
 
@@ -70,7 +70,8 @@ class Kernel:
             elif self._later[0][0] > until_s:
                 break
             else:
-                self.now, _, process, life = heapq.heappop(self._later)
+                at_s, _, process, life = heapq.heappop(self._later)
+                self.now = max(self.now, at_s)
             self._resume(process, life)
             self.steps += 1
             due -= 1
@@ -81,6 +82,12 @@ class Kernel:
         self.now = max(self.now, until_s) if until_s < inf else self.now
         return False
 
+    def _wait(self, seconds: float, process: Process, life: Life) -> None:
+        # Whole microseconds: who waits for the same moment from different times keeps the order,
+        # whatever sums of floats come to.
+        at_s = round(self.now + seconds, 6)
+        heapq.heappush(self._later, (at_s, next(self._turns), process, life))
+
     def _resume(self, process: Process, life: Life) -> None:
         while life.alive:
             try:
@@ -88,7 +95,6 @@ class Kernel:
             except StopIteration:
                 return
             if wait_s > 0:
-                at_s = self.now + wait_s
-                heapq.heappush(self._later, (at_s, next(self._turns), process, life))
+                self._wait(wait_s, process, life)
                 return
         process.close()

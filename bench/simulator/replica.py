@@ -131,6 +131,9 @@ class Replica:
                 if claim.attempt_id in there or self._truth.knows(claim)
             ]
             kept = yield from self._keep(session, named)
+            session.held = {
+                claim.attempt_id: _Held(claim) for claim in named if claim.attempt_id in kept
+            }
             names = {claim.attempt_id for claim in hello.held}
             absent = [claim for key, claim in there.items() if key not in names]
             yield from self._settler.lose(absent)
@@ -164,7 +167,6 @@ class Replica:
                 continue
             yield self._network.hop()
             if self._truth.record(ours, revive=True):
-                session.held.setdefault(claim.attempt_id, _Held(ours))
                 kept.add(claim.attempt_id)
         return kept
 
@@ -351,7 +353,7 @@ class Replica:
                 yield _RETRY_S
                 continue
             worker = there.worker
-            there.stream.send(worker.acknowledged(claim.attempt_id), worker.life)
+            there.stream.send(worker.acknowledged(session, claim.attempt_id), worker.life)
             yield self._network.hop()
             with suppress(DependencyDown):
                 self._settler.follow(report.claim, decided, by_worker=True, took_ms=took_ms)

@@ -17,6 +17,8 @@ from scheduler.domain.lease import Claim, Outcome
 
 _WELCOME_WITHIN_S = 5.0
 _RETRY_S = 0.5
+_MOMENT_S = 1e-6
+"""The kernel's grain of time."""
 
 _sessions = count(1)
 
@@ -219,8 +221,8 @@ class Worker:
         self._end(attempt, Outcome.FAILED if failed else Outcome.SUCCEEDED)
 
     def _awake(self) -> Process:
-        while self._hung_until_s > self._kernel.now:
-            yield self._hung_until_s - self._kernel.now
+        while (left_s := self._hung_until_s - self._kernel.now) > _MOMENT_S:
+            yield left_s
 
     def _end(self, attempt: _Attempt, outcome: Outcome) -> None:
         claim = attempt.claim
@@ -250,7 +252,8 @@ class Worker:
         if self._session == session and attempt is not None:
             self._end(attempt, Outcome.STOPPED)
 
-    def acknowledged(self, attempt_id: AttemptId) -> Process:
+    def acknowledged(self, session: int, attempt_id: AttemptId) -> Process:
         """The report is durable, or no longer wanted."""
-        yield 0.0
-        self._unheard.pop(attempt_id, None)
+        yield from self._awake()
+        if self._session == session:
+            self._unheard.pop(attempt_id, None)
