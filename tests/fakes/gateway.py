@@ -52,6 +52,6 @@ async def until_ready(http: httpx.AsyncClient) -> None:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Returns once that holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110 (any state of a fake)
             await asyncio.sleep(0.005)
