@@ -516,6 +516,28 @@ async def test_a_job_that_ends_while_it_is_taken_up_is_not_kept(house: House) ->
     assert house.store.rows[job.id].state is JobState.FAILED
 
 
+async def test_an_attempt_that_ends_while_its_lease_is_taken_up_is_not_held(house: House) -> None:
+    await house.submit()
+    worker = await house.worker()
+    assigned = await worker.hears(Assign)
+    attempt_id = assigned.claim.attempt_id
+    await house.settled()
+    house.queue.forget()
+    await house.queue.join(worker.session.worker)
+    record = house.store.record
+
+    async def slow(*arguments: object, **more: object) -> object:
+        house.store.record = record  # type: ignore[method-assign]
+        found = await record(*arguments, **more)  # type: ignore[arg-type]
+        worker.reports(assigned, Outcome.HANDED_BACK)
+        await house.until(lambda: attempt_id not in worker.session.held)
+        return found
+
+    house.store.record = slow  # type: ignore[assignment, method-assign]
+    await house.workers.heartbeat(worker.session)
+    assert attempt_id not in worker.session.held  # or it would be renewed for ever
+
+
 async def test_a_fault_of_ours_ends_that_stream_alone(house: House) -> None:
     await house.submit(new_job_id(), new_job_id())
     broken, other = await house.worker("broken"), await house.worker("other")

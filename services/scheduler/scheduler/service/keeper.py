@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from easel_kit.ids import AttemptId
+from easel_kit.ids import AttemptId, JobId
+from scheduler.domain.job import Job
 from scheduler.domain.lease import Claim
 from scheduler.ports import AttemptStore, Leases
 from scheduler.service.session import Session
@@ -27,8 +28,18 @@ class Keeper:
         Those are held by the session on return, and written down once more: the record may have
         been lost, or the attempt given up meanwhile. The worker has set `parked` ones aside.
         """
+        jobs, standing = await self._adopt(session, claims)
+        for claim in standing:
+            session.hold(claim, jobs[claim.job_id].steps)
+            session.held[claim.attempt_id].parked |= claim.attempt_id in parked
+        await self._seat(session, standing)
+        return standing
+
+    async def _adopt(
+        self, session: Session, claims: Sequence[Claim]
+    ) -> tuple[dict[JobId, Job], list[Claim]]:
         if not claims:
-            return []
+            return {}, []
         jobs = await self._attempts.open({claim.job_id for claim in claims})
         admissions = await self._attempts.admissions(jobs)
         by_job = {admission.job_id: admission for admission in admissions}
@@ -41,12 +52,7 @@ class Keeper:
             if await self._leases.adopt(session.worker.session, replace(admission, claim=ours)):
                 kept.append(ours)
         ended = set(await self._attempts.record(kept, revive=True)) if kept else set()
-        standing = [claim for claim in kept if claim.attempt_id not in ended]
-        for claim in standing:
-            session.hold(claim, jobs[claim.job_id].steps)
-            session.held[claim.attempt_id].parked |= claim.attempt_id in parked
-        await self._seat(session, standing)
-        return standing
+        return jobs, [claim for claim in kept if claim.attempt_id not in ended]
 
     async def _seat(self, session: Session, claims: Sequence[Claim]) -> None:
         worker = session.worker
@@ -60,10 +66,13 @@ class Keeper:
     async def restore(self, session: Session, missing: Sequence[Claim]) -> None:
         """Takes leases up again that the queue does not know; stops attempts that were superseded.
 
-        Attempts that were reported or told to stop meanwhile are left alone.
+        Attempts that were reported or told to stop meanwhile are left alone; one that has ended
+        meanwhile is not held again, so that nobody renews the lease it was given.
         """
         claims = [claim for claim in missing if session.runs(claim.attempt_id)]
-        kept = {claim.attempt_id for claim in await self.keep(session, claims)}
+        _, standing = await self._adopt(session, claims)
+        kept = {claim.attempt_id for claim in standing}
+        await self._seat(session, [one for one in standing if one.attempt_id in session.held])
         for claim in claims:
             if claim.attempt_id not in kept:
                 session.stop(claim.attempt_id)
