@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -94,6 +94,7 @@ class Engine(Protocol):
         self,
         attempt_id: AttemptId,
         generation: Generation,
+        inputs: Mapping[str, Raster],
         progressed: Callable[[StepProgress], None],
     ) -> Outcome:
         """Draws all pictures of a job; cancelling the call stops the drawing.
@@ -101,7 +102,24 @@ class Engine(Protocol):
         Args:
             attempt_id: names it for `cancel`; not in use by another call.
             generation: checked already.
+            inputs: the pictures that it reads, by object key: all of `generation.input_keys`.
             progressed: called on the event loop, for the newest state only.
+        """
+        ...
+
+    async def park(self, attempt_id: AttemptId) -> int | None:
+        """Sets a drawing aside at its next step boundary, with all of its progress.
+
+        Returns:
+            Its steps done by then; None where nothing of that id is being drawn any more.
+            One that is parked already is answered again.
+        """
+        ...
+
+    async def resume(self, attempt_id: AttemptId) -> bool:
+        """Goes on with a parked drawing; false where nothing of that id is being drawn.
+
+        One that runs already is answered again. `cancel` works on parked drawings too.
         """
         ...
 
@@ -113,12 +131,26 @@ class Engine(Protocol):
 class Gallery(Protocol):
     """Where pictures are encoded and kept."""
 
+    async def fetch(self, key: str) -> Raster:
+        """A picture that a job reads, upright, in RGB; its decoded size is bounded.
+
+        Raises:
+            NotFound: no such object.
+            InvalidInput: no PNG, JPEG or WebP, damaged, or too large.
+            DependencyDown: the store does not answer.
+        """
+        ...
+
     async def preview(self, raster: Raster) -> EncodedPicture:
         """A small look as a file."""
         ...
 
+    async def thumbnail(self, raster: Raster) -> EncodedPicture:
+        """A WebP of at most 256 pixels a side, without settings."""
+        ...
+
     async def encode(self, picture: DrawnPicture, generation: Generation) -> EncodedPicture:
-        """The picture as PNG with its settings inside; the same request gives the same bytes."""
+        """The picture as the file asked for; the same request gives the same bytes."""
         ...
 
     async def store(self, key: str, picture: EncodedPicture) -> None:

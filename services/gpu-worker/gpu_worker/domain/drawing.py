@@ -42,12 +42,30 @@ class EncodedPicture:
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """What a job took of the device, for its summary line.
+
+    Attributes:
+        device_s: its share of all forwards and decodes that it was part of.
+        mean_rows: rows of the forwards that it was part of, its own and its neighbours', on average.
+        first_step_s: from its arrival at the engine to the end of its first step; None: none ran.
+        parked_s: how long it was set aside.
+    """
+
+    device_s: float = 0.0
+    mean_rows: float = 0.0
+    first_step_s: float | None = None
+    parked_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """All pictures are there, in the order of their seeds."""
 
     pictures: tuple[DrawnPicture, ...]
     steps_done: int
     warnings: tuple[str, ...] = ()
+    figures: Figures = Figures()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +73,7 @@ class Stopped:
     """Cancelled; no step ran after `steps_done`."""
 
     steps_done: int
+    figures: Figures = Figures()
 
 
 class FailureKind(Enum):
@@ -73,6 +92,7 @@ class Failed:
     code: str
     message: str
     steps_done: int = 0
+    figures: Figures = Figures()
 
 
 Outcome = Drawn | Stopped | Failed

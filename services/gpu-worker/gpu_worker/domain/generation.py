@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 from easel_kit.errors import InvalidInput
 from easel_kit.ids import ModelKey
@@ -16,6 +17,69 @@ MAX_GUIDANCE = 100.0
 """Far beyond use (pictures burn above 20), near enough to keep numbers finite."""
 
 _SEEDS = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A low-rank adapter of the catalogue; weight 1 is as trained."""
+
+    model_key: ModelKey
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class InitImage:
+    """A picture to begin with; white parts of the mask are painted anew, black ones kept.
+
+    Attributes:
+        object_key: of the picture.
+        strength: above 0 to 1, how much may change.
+        mask_object_key: empty for none.
+    """
+
+    object_key: str
+    strength: float
+    mask_object_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control network and the prepared picture that it reads; it acts from `begin` to `end`.
+
+    Both are shares of the steps, 0 to 1; weight 1 is as trained.
+    """
+
+    model_key: ModelKey
+    object_key: str
+    weight: float = 1.0
+    begin: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hires:
+    """A second pass over the enlarged picture: each side times `scale`, to a multiple of 8."""
+
+    scale: float
+    steps: int
+    strength: float
+
+
+class ImageFormat(StrEnum):
+    """What files pictures become."""
+
+    PNG = "png"
+    WEBP = "webp"
+    JPEG = "jpeg"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How pictures are kept; quality 1 to 100 where the format has one, 0 for our choice."""
+
+    format: ImageFormat = ImageFormat.PNG
+    quality: int = 0
+    with_settings: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +96,20 @@ class Generation:
     seed: int
     sampler: str
     image_count: int
+    loras: tuple[Lora, ...] = ()
+    init_image: InitImage | None = None
+    controls: tuple[Control, ...] = ()
+    hires: Hires | None = None
+    output: Output = Output()
+    clip_skip: int = 0
+
+    @property
+    def input_keys(self) -> tuple[str, ...]:
+        """Object keys of all pictures that it reads, each once."""
+        keys = [control.object_key for control in self.controls]
+        if self.init_image is not None:
+            keys += [self.init_image.object_key, self.init_image.mask_object_key]
+        return tuple(dict.fromkeys(key for key in keys if key))
 
     def seed_of(self, index: int) -> int:
         """Seed of picture `index`, counted from 0."""

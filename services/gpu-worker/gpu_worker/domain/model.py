@@ -43,6 +43,10 @@ class ModelCard:
     samplers: tuple[str, ...]
     loaded: bool = False
     unavailable_reason: str = ""
+    features: tuple[str, ...] = ()
+    """What requests may ask of it beyond a prompt; names as in the contract's `Model`."""
+    size_bytes: int = 0
+    """Of its files; 0 where unknown."""
 
     @property
     def usable(self) -> bool:

@@ -30,6 +30,7 @@ class Hello:
         device: for people.
         models: the catalogue as it is now.
         held: attempts from before a lost stream.
+        parked: of those, the ones that are set aside now.
         returning: this process has been welcomed before.
     """
 
@@ -38,6 +39,7 @@ class Hello:
     device: str
     models: tuple[ModelCard, ...]
     held: tuple[AttemptId, ...]
+    parked: tuple[AttemptId, ...] = ()
     returning: bool = False
 
 
@@ -77,6 +79,7 @@ class StoredImage:
     size_bytes: int
     sha256: str
     seed: int
+    thumbnail_object_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,21 @@ class HandBack:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptParked:
+    """The attempt is set aside; it stays held."""
+
+    attempt_id: AttemptId
+    steps_done: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResumed:
+    """The attempt goes on."""
+
+    attempt_id: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
 class ModelsChanged:
     """The catalogue, or what of it is in memory, is different now."""
 
@@ -127,7 +145,17 @@ class ModelsChanged:
 Report = AttemptFinished | AttemptFailed | AttemptStopped
 """How an attempt ended: kept, and sent again, until acknowledged."""
 
-Message = Hello | Heartbeat | Capacity | AttemptProgress | Report | HandBack | ModelsChanged
+Message = (
+    Hello
+    | Heartbeat
+    | Capacity
+    | AttemptProgress
+    | Report
+    | HandBack
+    | AttemptParked
+    | AttemptResumed
+    | ModelsChanged
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +188,20 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Park:
+    """Set the attempt aside at its next step boundary, keep its progress, free its slot."""
+
+    attempt_id: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on with a parked attempt at once, also above the slots."""
+
+    attempt_id: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """The report is durable, or no longer wanted."""
 
@@ -180,7 +222,7 @@ class Malformed:
     reason: str
 
 
-Command = Assign | Cancel | Acknowledged | Drain | Malformed
+Command = Assign | Cancel | Park | Resume | Acknowledged | Drain | Malformed
 
 
 @dataclass(frozen=True, slots=True)

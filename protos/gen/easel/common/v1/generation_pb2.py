@@ -24,15 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n easel/common/v1/generation.proto\x12\x0f\x65\x61sel.common.v1\"\xc2\x01\n\nGeneration\x12\x11\n\tmodel_key\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\r\n\x05steps\x18\x06 \x01(\x05\x12\x10\n\x08guidance\x18\x07 \x01(\x01\x12\x0c\n\x04seed\x18\x08 \x01(\r\x12\x0f\n\x07sampler\x18\t \x01(\t\x12\x13\n\x0bimage_count\x18\n \x01(\x05\"\x92\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nobject_key\x18\x02 \x01(\t\x12\x10\n\x08width_px\x18\x03 \x01(\x05\x12\x11\n\theight_px\x18\x04 \x01(\x05\x12\x12\n\nmedia_type\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n easel/common/v1/generation.proto\x12\x0f\x65\x61sel.common.v1\"\xbc\x03\n\nGeneration\x12\x11\n\tmodel_key\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\r\n\x05steps\x18\x06 \x01(\x05\x12\x10\n\x08guidance\x18\x07 \x01(\x01\x12\x0c\n\x04seed\x18\x08 \x01(\r\x12\x0f\n\x07sampler\x18\t \x01(\t\x12\x13\n\x0bimage_count\x18\n \x01(\x05\x12\x13\n\x0btotal_steps\x18\x0b \x01(\x05\x12$\n\x05loras\x18\x0c \x03(\x0b\x32\x15.easel.common.v1.Lora\x12.\n\ninit_image\x18\r \x01(\x0b\x32\x1a.easel.common.v1.InitImage\x12*\n\x08\x63ontrols\x18\x0e \x03(\x0b\x32\x18.easel.common.v1.Control\x12%\n\x05hires\x18\x0f \x01(\x0b\x32\x16.easel.common.v1.Hires\x12\'\n\x06output\x18\x10 \x01(\x0b\x32\x17.easel.common.v1.Output\x12\x11\n\tclip_skip\x18\x11 \x01(\x05\")\n\x04Lora\x12\x11\n\tmodel_key\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"J\n\tInitImage\x12\x12\n\nobject_key\x18\x01 \x01(\t\x12\x10\n\x08strength\x18\x02 \x01(\x01\x12\x17\n\x0fmask_object_key\x18\x03 \x01(\t\"\\\n\x07\x43ontrol\x12\x11\n\tmodel_key\x18\x01 \x01(\t\x12\x12\n\nobject_key\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\r\n\x05\x62\x65gin\x18\x04 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x05 \x01(\x01\"7\n\x05Hires\x12\r\n\x05scale\x18\x01 \x01(\x01\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x10\n\x08strength\x18\x03 \x01(\x01\"a\n\x06Output\x12,\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1c.easel.common.v1.ImageFormat\x12\x0f\n\x07quality\x18\x02 \x01(\x05\x12\x18\n\x10without_settings\x18\x03 \x01(\x08\"\xb0\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nobject_key\x18\x02 \x01(\t\x12\x10\n\x08width_px\x18\x03 \x01(\x05\x12\x11\n\theight_px\x18\x04 \x01(\x05\x12\x12\n\nmedia_type\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\r\x12\x1c\n\x14thumbnail_object_key\x18\t \x01(\t*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x02\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'easel.common.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_IMAGEFORMAT']._serialized_start=1048
+  _globals['_IMAGEFORMAT']._serialized_end=1159
   _globals['_GENERATION']._serialized_start=54
-  _globals['_GENERATION']._serialized_end=248
-  _globals['_IMAGE']._serialized_start=251
-  _globals['_IMAGE']._serialized_end=397
+  _globals['_GENERATION']._serialized_end=498
+  _globals['_LORA']._serialized_start=500
+  _globals['_LORA']._serialized_end=541
+  _globals['_INITIMAGE']._serialized_start=543
+  _globals['_INITIMAGE']._serialized_end=617
+  _globals['_CONTROL']._serialized_start=619
+  _globals['_CONTROL']._serialized_end=711
+  _globals['_HIRES']._serialized_start=713
+  _globals['_HIRES']._serialized_end=768
+  _globals['_OUTPUT']._serialized_start=770
+  _globals['_OUTPUT']._serialized_end=867
+  _globals['_IMAGE']._serialized_start=870
+  _globals['_IMAGE']._serialized_end=1046
 # @@protoc_insertion_point(module_scope)

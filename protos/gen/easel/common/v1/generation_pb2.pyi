@@ -3,8 +3,11 @@
 isort:skip_file
 What a user asks for, as gateway, scheduler and worker all read it."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -15,6 +18,27 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ImageFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_FORMAT_UNSPECIFIED: _ImageFormat.ValueType  # 0
+    """PNG."""
+    IMAGE_FORMAT_PNG: _ImageFormat.ValueType  # 1
+    IMAGE_FORMAT_WEBP: _ImageFormat.ValueType  # 2
+    IMAGE_FORMAT_JPEG: _ImageFormat.ValueType  # 3
+
+class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper): ...
+
+IMAGE_FORMAT_UNSPECIFIED: ImageFormat.ValueType  # 0
+"""PNG."""
+IMAGE_FORMAT_PNG: ImageFormat.ValueType  # 1
+IMAGE_FORMAT_WEBP: ImageFormat.ValueType  # 2
+IMAGE_FORMAT_JPEG: ImageFormat.ValueType  # 3
+Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
 
 @_typing.final
 class Generation(_message.Message):
@@ -32,6 +56,13 @@ class Generation(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     SAMPLER_FIELD_NUMBER: _builtins.int
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    LORAS_FIELD_NUMBER: _builtins.int
+    INIT_IMAGE_FIELD_NUMBER: _builtins.int
+    CONTROLS_FIELD_NUMBER: _builtins.int
+    HIRES_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    CLIP_SKIP_FIELD_NUMBER: _builtins.int
     model_key: _builtins.str
     """Key of a model in the catalogue, e.g. "shapes-64"."""
     prompt: _builtins.str
@@ -51,6 +82,30 @@ class Generation(_message.Message):
     """A name of the engine's list, e.g. "ddim"."""
     image_count: _builtins.int
     """Pictures to make, at least 1."""
+    total_steps: _builtins.int
+    """Denoising steps over all pictures and passes, as the gateway reckons them: what progress counts to
+    and what a cancelled job pays a share of. 0: steps x image_count.
+    """
+    clip_skip: _builtins.int
+    """Last layers of the (first) text encoder that are passed over; 0 for none."""
+    @_builtins.property
+    def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lora]:
+        """Low-rank adapters on the model, in order, each at most once."""
+
+    @_builtins.property
+    def init_image(self) -> Global___InitImage:
+        """Begin with a picture instead of noise alone."""
+
+    @_builtins.property
+    def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Control]:
+        """Networks that hold the picture to the outlines, depth or pose of another."""
+
+    @_builtins.property
+    def hires(self) -> Global___Hires:
+        """A second pass at a larger size."""
+
+    @_builtins.property
+    def output(self) -> Global___Output: ...
     def __init__(
         self,
         *,
@@ -64,14 +119,173 @@ class Generation(_message.Message):
         seed: _builtins.int = ...,
         sampler: _builtins.str = ...,
         image_count: _builtins.int = ...,
+        total_steps: _builtins.int = ...,
+        loras: _abc.Iterable[Global___Lora] | None = ...,
+        init_image: Global___InitImage | None = ...,
+        controls: _abc.Iterable[Global___Control] | None = ...,
+        hires: Global___Hires | None = ...,
+        output: Global___Output | None = ...,
+        clip_skip: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hires", b"hires", "init_image", b"init_image", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guidance", b"guidance", "height_px", b"height_px", "image_count", b"image_count", "model_key", b"model_key", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_skip", b"clip_skip", "controls", b"controls", "guidance", b"guidance", "height_px", b"height_px", "hires", b"hires", "image_count", b"image_count", "init_image", b"init_image", "loras", b"loras", "model_key", b"model_key", "negative_prompt", b"negative_prompt", "output", b"output", "prompt", b"prompt", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "total_steps", b"total_steps", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Generation: _TypeAlias = Generation  # noqa: Y015
+
+@_typing.final
+class Lora(_message.Message):
+    """A low-rank adapter of the catalogue (type "lora")."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_KEY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    model_key: _builtins.str
+    weight: _builtins.float
+    """-4 to 4; 1 is as trained."""
+    def __init__(
+        self,
+        *,
+        model_key: _builtins.str = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_key", b"model_key", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lora: _TypeAlias = Lora  # noqa: Y015
+
+@_typing.final
+class InitImage(_message.Message):
+    """A picture to begin with: image to image, or with a mask inpainting. It is brought to
+    width_px x height_px if it is not so.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    MASK_OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    object_key: _builtins.str
+    """Object key of a PNG, JPEG or WebP."""
+    strength: _builtins.float
+    """Above 0 to 1: how much of it may change. About steps x strength steps run."""
+    mask_object_key: _builtins.str
+    """Object key of a mask: white is painted anew, black is kept. Empty: no mask."""
+    def __init__(
+        self,
+        *,
+        object_key: _builtins.str = ...,
+        strength: _builtins.float = ...,
+        mask_object_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_object_key", b"mask_object_key", "object_key", b"object_key", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InitImage: _TypeAlias = InitImage  # noqa: Y015
+
+@_typing.final
+class Control(_message.Message):
+    """A control network of the catalogue (type "controlnet") with the picture that it reads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_KEY_FIELD_NUMBER: _builtins.int
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    model_key: _builtins.str
+    object_key: _builtins.str
+    """Object key of a PNG, JPEG or WebP, prepared already (edges, depth, ...)."""
+    weight: _builtins.float
+    """0 to 2; 1 is as trained."""
+    begin: _builtins.float
+    """Shares of the steps, 0 to 1, between which it acts; begin < end."""
+    end: _builtins.float
+    def __init__(
+        self,
+        *,
+        model_key: _builtins.str = ...,
+        object_key: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        begin: _builtins.float = ...,
+        end: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "model_key", b"model_key", "object_key", b"object_key", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Control: _TypeAlias = Control  # noqa: Y015
+
+@_typing.final
+class Hires(_message.Message):
+    """The finished picture is enlarged and denoised once more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    """Above 1 to 4: of each side; the result is rounded to a multiple of 8."""
+    steps: _builtins.int
+    """Denoising steps of the second pass, of which about steps x strength run."""
+    strength: _builtins.float
+    """Above 0 to 1."""
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float = ...,
+        steps: _builtins.int = ...,
+        strength: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scale", b"scale", "steps", b"steps", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hires: _TypeAlias = Hires  # noqa: Y015
+
+@_typing.final
+class Output(_message.Message):
+    """How pictures are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    WITHOUT_SETTINGS_FIELD_NUMBER: _builtins.int
+    format: Global___ImageFormat.ValueType
+    quality: _builtins.int
+    """1 to 100 for WebP and JPEG; 0: the worker's choice."""
+    without_settings: _builtins.bool
+    """Leave the settings out of the file."""
+    def __init__(
+        self,
+        *,
+        format: Global___ImageFormat.ValueType = ...,
+        quality: _builtins.int = ...,
+        without_settings: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "quality", b"quality", "without_settings", b"without_settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Output: _TypeAlias = Output  # noqa: Y015
 
 @_typing.final
 class Image(_message.Message):
@@ -87,10 +301,11 @@ class Image(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_OBJECT_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """"img_" and a UUIDv7."""
     object_key: _builtins.str
-    """Object key: users/<user>/jobs/<job>/<attempt>/<n>.png."""
+    """Object key: users/<user>/jobs/<job>/<attempt>/<n>.<png|webp|jpg>."""
     width_px: _builtins.int
     height_px: _builtins.int
     media_type: _builtins.str
@@ -99,6 +314,8 @@ class Image(_message.Message):
     sha256: _builtins.str
     """Lower-case hexadecimal SHA-256 of the object's bytes."""
     seed: _builtins.int
+    thumbnail_object_key: _builtins.str
+    """Object key of a small WebP of it, at most 256 pixels a side; empty where there is none."""
     def __init__(
         self,
         *,
@@ -110,10 +327,11 @@ class Image(_message.Message):
         size_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
         seed: _builtins.int = ...,
+        thumbnail_object_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "id", b"id", "media_type", b"media_type", "object_key", b"object_key", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "id", b"id", "media_type", b"media_type", "object_key", b"object_key", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "thumbnail_object_key", b"thumbnail_object_key", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,12 +94,14 @@ class Model(_message.Message):
     SAMPLERS_FIELD_NUMBER: _builtins.int
     LOADED_FIELD_NUMBER: _builtins.int
     UNAVAILABLE_REASON_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     name: _builtins.str
     base: _builtins.str
     """Architecture family, e.g. "sd-1"."""
     type: _builtins.str
-    """"main"; later kinds are adapters and control networks."""
+    """"main", "lora" or "controlnet"."""
     description: _builtins.str
     licence: _builtins.str
     max_steps: _builtins.int
@@ -109,6 +111,8 @@ class Model(_message.Message):
     """True while its weights are in a worker's memory."""
     unavailable_reason: _builtins.str
     """Empty when usable; otherwise why it is not."""
+    size_bytes: _builtins.int
+    """Bytes of its files; 0 where unknown."""
     @_builtins.property
     def defaults(self) -> Global___ModelDefaults: ...
     @_builtins.property
@@ -117,6 +121,12 @@ class Model(_message.Message):
 
     @_builtins.property
     def samplers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What requests may ask of it beyond a prompt: "image_to_image", "inpaint", "hires", "loras",
+        "controls", "prompt_weights", "clip_skip". Only of main models.
+        """
+
     def __init__(
         self,
         *,
@@ -133,10 +143,12 @@ class Model(_message.Message):
         samplers: _abc.Iterable[_builtins.str] | None = ...,
         loaded: _builtins.bool = ...,
         unavailable_reason: _builtins.str = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "defaults", b"defaults", "description", b"description", "key", b"key", "licence", b"licence", "loaded", b"loaded", "max_prompt_tokens", b"max_prompt_tokens", "max_steps", b"max_steps", "name", b"name", "samplers", b"samplers", "sizes", b"sizes", "type", b"type", "unavailable_reason", b"unavailable_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "defaults", b"defaults", "description", b"description", "features", b"features", "key", b"key", "licence", b"licence", "loaded", b"loaded", "max_prompt_tokens", b"max_prompt_tokens", "max_steps", b"max_steps", "name", b"name", "samplers", b"samplers", "size_bytes", b"size_bytes", "sizes", b"sizes", "type", b"type", "unavailable_reason", b"unavailable_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
