@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -152,6 +152,7 @@ class ScriptedEngine:
         self,
         attempt_id: AttemptId,
         generation: Generation,
+        inputs: Mapping[str, Raster],
         progressed: Callable[[StepProgress], None],
     ) -> Outcome:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

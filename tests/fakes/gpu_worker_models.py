@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +16,9 @@ from easel_kit.ids import new_attempt_id
 from gpu_worker.domain.drawing import Drawn, Outcome, Raster, StepProgress
 from gpu_worker.domain.generation import Generation
 from gpu_worker.engine.catalogue import Entry
-from gpu_worker.engine.face import AsyncEngine, EngineOptions, LoadModel
-from gpu_worker.engine.job import Conditioning, Model, Rows
-from gpu_worker.engine.stable_diffusion import StableDiffusion
+from gpu_worker.engine.face import AsyncEngine, EngineOptions, LoadPart
+from gpu_worker.engine.families.loading import load_part
+from gpu_worker.engine.model import Model, Part, Rows
 
 Stock = Any  # a diffusers pipeline; diffusers is untyped
 
@@ -27,67 +27,63 @@ SHAPES_DIR = MODELS_DIR / "shapes-64"
 
 
 class Wrapped:
-    """A real model, whose functions a test replaces one by one."""
+    """A real model, whose functions a test replaces one by one; what is not here is the model's."""
 
-    def __init__(self, model: StableDiffusion) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
-        self.scheduler_config = model.scheduler_config
-        self.size_bytes = model.size_bytes
         self.latents: dict[int, torch.Tensor] = {}
         """Finished latents by their generator's seed."""
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    def move_to(self, device: torch.device) -> None:
-        self.model.move_to(device)
-
-    def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int, int]:
-        return self.model.latent_shape(width_px, height_px)
-
-    def encode(self, prompt: str, negative_prompt: str, *, guided: bool) -> Conditioning:
-        return self.model.encode(prompt, negative_prompt, guided=guided)
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the model has)
+        return getattr(self.model, name)
 
     def denoise(self, rows: Rows) -> torch.Tensor:
         return self.model.denoise(rows)
 
-    def decode(self, latents: torch.Tensor, generator: torch.Generator) -> Raster:
-        self.latents[generator.initial_seed()] = latents.clone()
-        return self.model.decode(latents, generator)
-
-    def look(self, estimate: torch.Tensor) -> Raster:
-        return self.model.look(estimate)
+    def decode(
+        self,
+        latents: torch.Tensor,
+        generators: Sequence[torch.Generator],
+        width_px: int,
+        height_px: int,
+        *,
+        tiled: bool = False,
+    ) -> list[Raster | None]:
+        for one, generator in zip(latents, generators, strict=True):
+            self.latents[generator.initial_seed()] = one[None].clone()
+        return self.model.decode(latents, generators, width_px, height_px, tiled=tiled)
 
 
 Denoise = Callable[[Wrapped, Rows], torch.Tensor]
 
 
-def faulty(denoise: Denoise) -> LoadModel:
+def faulty(denoise: Denoise) -> LoadPart:
     """A loader of models whose forward is another."""
 
     class Faulty(Wrapped):
         def denoise(self, rows: Rows) -> torch.Tensor:
             return denoise(self, rows)
 
-    def load(entry: Entry, dtype: torch.dtype) -> Model:
-        return Faulty(StableDiffusion.load(entry, dtype))
+    def load(entry: Entry, dtype: torch.dtype) -> Part:
+        return Faulty(_model(entry, dtype))
 
     return load
+
+
+def _model(entry: Entry, dtype: torch.dtype) -> Model:
+    part = load_part(entry, dtype)
+    assert isinstance(part, Model)
+    return part
 
 
 class Recorder:
     """A loader that remembers the models it made."""
 
-    def __init__(self, load: LoadModel | None = None) -> None:
-        self._load = load or (lambda entry, dtype: Wrapped(StableDiffusion.load(entry, dtype)))
+    def __init__(self, load: LoadPart | None = None) -> None:
+        self._load = load or (lambda entry, dtype: Wrapped(_model(entry, dtype)))
         self.made: list[Wrapped] = []
 
-    def __call__(self, entry: Entry, dtype: torch.dtype) -> Model:
+    def __call__(self, entry: Entry, dtype: torch.dtype) -> Part:
         model = self._load(entry, dtype)
         assert isinstance(model, Wrapped)
         self.made.append(model)
@@ -96,7 +92,7 @@ class Recorder:
 
 @contextmanager
 def running_engine(
-    load: LoadModel = StableDiffusion.load,
+    load: LoadPart = load_part,
     *,
     models_dir: Path = MODELS_DIR,
     device: str = "cpu",
@@ -126,14 +122,17 @@ async def draw(
     engine: AsyncEngine,
     asked: Generation,
     progressed: Callable[[StepProgress], None] = lambda _: None,
+    inputs: Mapping[str, Raster] | None = None,
 ) -> Outcome:
     """One drawing under a fresh id."""
-    return await engine.draw(new_attempt_id(), asked, progressed)
+    return await engine.draw(new_attempt_id(), asked, inputs or {}, progressed)
 
 
-async def drawn(engine: AsyncEngine, asked: Generation) -> Drawn:
+async def drawn(
+    engine: AsyncEngine, asked: Generation, inputs: Mapping[str, Raster] | None = None
+) -> Drawn:
     """One drawing that comes out well."""
-    outcome = await draw(engine, asked)
+    outcome = await draw(engine, asked, inputs=inputs)
     assert isinstance(outcome, Drawn), outcome
     return outcome
 

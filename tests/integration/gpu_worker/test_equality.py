@@ -13,7 +13,7 @@ import torch
 
 from gpu_worker.domain.generation import Generation
 from gpu_worker.engine.face import AsyncEngine
-from gpu_worker.engine.job import Rows
+from gpu_worker.engine.model import Rows, Tensors
 from gpu_worker.engine.samplers import SAMPLERS
 from tests.fakes.gpu_worker import generation
 from tests.fakes.gpu_worker_models import (
@@ -174,8 +174,12 @@ def _one_step_late(model: Wrapped, rows: Rows) -> torch.Tensor:
     return model.model.denoise(replace(rows, timesteps=(rows.timesteps + 1).clamp(max=999)))
 
 
+def _rolled(conditioning: Tensors) -> Tensors:
+    return {name: tensor.roll(1, dims=0) for name, tensor in conditioning.items()}
+
+
 def _prompts_rolled(model: Wrapped, rows: Rows) -> torch.Tensor:
-    return model.model.denoise(replace(rows, conditioning=rows.conditioning.roll(1, dims=0)))
+    return model.model.denoise(replace(rows, conditioning=_rolled(rows.conditioning)))
 
 
 def _slightly_off(model: Wrapped, rows: Rows) -> torch.Tensor:

@@ -21,9 +21,9 @@ from gpu_worker.engine.cache import ModelCache
 from gpu_worker.engine.catalogue import Catalogue, Entry
 from gpu_worker.engine.device import choose_device, choose_dtype
 from gpu_worker.engine.face import AsyncEngine
-from gpu_worker.engine.job import Model
+from gpu_worker.engine.model import Model
 from gpu_worker.engine.samplers import SAMPLERS
-from gpu_worker.engine.stable_diffusion import StableDiffusion
+from gpu_worker.engine.families.stable_diffusion import StableDiffusion
 from tests.fakes.gpu_worker import SHAPES, generation
 from tests.fakes.gpu_worker_models import (
     MODELS_DIR,
@@ -243,7 +243,7 @@ async def test_a_model_in_use_is_not_unloaded() -> None:
         heard = asyncio.Event()
         attempt_id = new_attempt_id()
         drawing = asyncio.ensure_future(
-            engine.draw(attempt_id, generation(steps=100), lambda _: heard.set())
+            engine.draw(attempt_id, generation(steps=100), {}, lambda _: heard.set())
         )
         await heard.wait()
         with pytest.raises(InvalidState, match="in use"):
@@ -268,7 +268,7 @@ async def test_many_who_want_a_model_share_one_load() -> None:
         wanting = [asyncio.ensure_future(engine.load(SHAPES)) for _ in range(3)]
         drawing = [asyncio.ensure_future(drawn(engine, asked)) for _ in range(3)]
         gone = new_attempt_id()
-        stopped = asyncio.ensure_future(engine.draw(gone, asked, lambda _: None))
+        stopped = asyncio.ensure_future(engine.draw(gone, asked, {}, lambda _: None))
         await asyncio.sleep(0)
         engine.cancel(gone)
         assert await stopped == Stopped(0)  # while the model is still loading

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -65,7 +65,7 @@ class Drawn:
     pictures: tuple[DrawnPicture, ...]
     steps_done: int
     warnings: tuple[str, ...] = ()
-    figures: Figures = Figures()
+    figures: Figures = field(default=Figures(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Stopped:
     """Cancelled; no step ran after `steps_done`."""
 
     steps_done: int
-    figures: Figures = Figures()
+    figures: Figures = field(default=Figures(), compare=False)
 
 
 class FailureKind(Enum):
@@ -92,7 +92,7 @@ class Failed:
     code: str
     message: str
     steps_done: int = 0
-    figures: Figures = Figures()
+    figures: Figures = field(default=Figures(), compare=False)
 
 
 Outcome = Drawn | Stopped | Failed

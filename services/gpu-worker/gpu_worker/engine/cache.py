@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from easel_kit.errors import DomainError, InvalidState, Overloaded
 from easel_kit.ids import ModelKey
 from easel_kit.log import get_logger
-from gpu_worker.engine.job import Model
+from gpu_worker.engine.metrics import EVICTIONS
+from gpu_worker.engine.model import Part
 
 _log = get_logger(__name__)
 
@@ -21,13 +22,13 @@ _log = get_logger(__name__)
 class Waiter:
     """Who wants a model: exactly one of both is called, once."""
 
-    ready: Callable[[Model], None]
+    ready: Callable[[Part], None]
     failed: Callable[[DomainError], None]
 
 
 @dataclass(slots=True)
 class _Held:
-    model: Model
+    model: Part
     pins: int = 0
 
 
@@ -77,7 +78,7 @@ class ModelCache:
         self._loading[key] = [waiter]
         self._start_load(key)
 
-    def arrived(self, key: ModelKey, model: Model) -> None:
+    def arrived(self, key: ModelKey, model: Part) -> None:
         """A load ended well: makes room, keeps the model, calls everybody who waits."""
         if not self._make_room(model.size_bytes):
             self.load_failed(key, Overloaded("the memory for models is full of models in use"))
@@ -97,9 +98,26 @@ class ModelCache:
         for key in tuple(self._loading):
             self.load_failed(key, error)
 
-    def pin(self, key: ModelKey) -> None:
-        """Keeps a loaded model until as many `unpin`."""
-        self._held[key].pins += 1
+    def pin(self, key: ModelKey) -> Part:
+        """Keeps a loaded model until as many `unpin`.
+
+        Raises:
+            KeyError: it is not loaded.
+        """
+        held = self._held[key]
+        held.pins += 1
+        self._held.move_to_end(key)
+        return held.model
+
+    def evict_idle(self) -> bool:
+        """Frees everything that is not pinned; whether there was anything."""
+        idle = [key for key, held in self._held.items() if not held.pins]
+        for key in idle:
+            del self._held[key]
+            EVICTIONS.inc()
+        if idle:
+            self._changed()
+        return bool(idle)
 
     def unpin(self, key: ModelKey) -> None:
         """Takes one pin away."""
@@ -128,6 +146,7 @@ class ModelCache:
                 return False
             key = idle.pop(0)
             del self._held[key]
+            EVICTIONS.inc()
             self._changed()
             _log.info("model.evicted", model=key)
         return True

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from easel_kit.errors import NotFound
+from easel_kit.errors import InvalidState, NotFound
 from easel_kit.ids import ModelKey
 from easel_kit.log import get_logger
 from gpu_worker.domain.model import ModelCard, ModelDefaults, PictureSize
@@ -74,6 +74,8 @@ class Entry:
     card: ModelCard
     path: Path
     latent_map: LatentMap | None = None
+    known_words: frozenset[str] | None = None
+    """Lower-case; None where the model has no fixed vocabulary."""
 
 
 class Catalogue:
@@ -107,6 +109,17 @@ class Catalogue:
             return self._entries[key]
         except KeyError:
             raise NotFound("model", key) from None
+
+    def check_usable(self, key: ModelKey) -> None:
+        """Whether a model can be had at all.
+
+        Raises:
+            NotFound: no such key.
+            InvalidState: it is unavailable; says why.
+        """
+        reason = self.find(key).card.unavailable_reason
+        if reason:
+            raise InvalidState(f"model {key} is unavailable: {reason}")
 
     def refresh(self, key: ModelKey) -> Entry:
         """Reads the model's files again, so that a repaired directory serves without a restart.

@@ -8,26 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from easel_kit.errors import DomainError, InvalidState
+from easel_kit.errors import DomainError
 from easel_kit.ids import AttemptId, ModelKey
 from easel_kit.log import get_logger
 from gpu_worker.domain.drawing import (
     DeviceStatus,
-    Failed,
     Outcome,
+    Raster,
     StepProgress,
 )
 from gpu_worker.domain.generation import Generation
 from gpu_worker.domain.model import ModelCard
+from gpu_worker.engine.cache import ModelCache
 from gpu_worker.engine.catalogue import Catalogue, Entry
+from gpu_worker.engine.commands import (
+    Begin,
+    Close,
+    Command,
+    Load,
+    Loaded,
+    Measure,
+    Park,
+    Resume,
+    Stop,
+    Unload,
+)
 from gpu_worker.engine.device import (
     choose_device,
     choose_dtype,
@@ -35,24 +50,17 @@ from gpu_worker.engine.device import (
     describe,
     device_status,
 )
-from gpu_worker.engine.job import Model
-from gpu_worker.engine.policy import RoundRobin
+from gpu_worker.engine.families.loading import load_part
+from gpu_worker.engine.job import Order
+from gpu_worker.engine.model import Part
 from gpu_worker.engine.samplers import SAMPLERS
-from gpu_worker.engine.stable_diffusion import StableDiffusion
-from gpu_worker.engine.step_engine import (
-    Begin,
-    Close,
-    Command,
-    Load,
-    Loaded,
-    StepEngine,
-    Stop,
-    Unload,
-)
+from gpu_worker.engine.step_engine import StepEngine
 
 _log = get_logger(__name__)
 
-LoadModel = Callable[[Entry, torch.dtype], Model]
+LoadPart = Callable[[Entry, torch.dtype], Part]
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,8 @@ class EngineOptions:
         dtype: a number format by its torch name, or `auto`.
         threads: of one CPU operation; 0 chooses.
         cache_bytes: for the weights of all loaded models.
+        embedding_bytes: for encoded prompts that may come again.
+        max_rows: of one forward; a picture brings two with guidance, else one.
         preview_interval_s: a job sends looks no more often than this.
     """
 
@@ -73,6 +83,8 @@ class EngineOptions:
     dtype: str = "auto"
     threads: int = 0
     cache_bytes: int = 4 * 2**30
+    embedding_bytes: int = 64 * 2**20
+    max_rows: int = 64
     preview_interval_s: float = 0.1
 
 
@@ -118,7 +130,7 @@ class _Drawing:
 class AsyncEngine:
     """Port `Engine` over a `StepEngine` on a thread of its own."""
 
-    def __init__(self, options: EngineOptions, loader: Executor, load: LoadModel) -> None:
+    def __init__(self, options: EngineOptions, loader: Executor, load: LoadPart) -> None:
         """Reads the catalogue; nothing runs before `start`.
 
         Raises:
@@ -129,16 +141,17 @@ class AsyncEngine:
         self._threads = options.threads or default_threads()
         self._device_name = describe(self._device)
         self._loader = loader
-        self._load_model = load
+        self._load_part = load
         self._catalogue = Catalogue(options.models_dir, tuple(SAMPLERS))
         self._cards: tuple[ModelCard, ...] = ()
         self._show_catalogue(frozenset())
         self._thread: Future[None] | None = None
         self._engine = StepEngine(
             self._catalogue,
-            RoundRobin(),
             self._device,
-            cache_bytes=options.cache_bytes,
+            cache=lambda start, changed: ModelCache(options.cache_bytes, start, changed),
+            embedding_bytes=options.embedding_bytes,
+            max_rows=options.max_rows,
             preview_interval_s=options.preview_interval_s,
             load=self._start_load,
             catalogue_changed=self._show_catalogue,
@@ -154,23 +167,24 @@ class AsyncEngine:
 
     async def load(self, key: ModelKey) -> ModelCard:
         """See the port."""
-        await self._ask(lambda done: self._post(Load(key, done)))
+        await self._demand(lambda done: Load(key, done))
         return self._card(key)
 
     async def unload(self, key: ModelKey) -> ModelCard:
         """See the port."""
-        await self._ask(lambda done: self._post(Unload(key, done)))
+        await self._demand(lambda done: Unload(key, done))
         return self._card(key)
 
     async def draw(
         self,
         attempt_id: AttemptId,
         generation: Generation,
+        inputs: Mapping[str, Raster],
         progressed: Callable[[StepProgress], None],
     ) -> Outcome:
         """See the port."""
         drawing = _Drawing(progressed)
-        self._post(Begin(attempt_id, generation, drawing))
+        self._post(Begin(Order(attempt_id, generation, inputs, drawing, time.monotonic())))
         try:
             return await drawing.outcome
         except asyncio.CancelledError:
@@ -181,29 +195,22 @@ class AsyncEngine:
         """See the port."""
         self._engine.post(Stop(attempt_id))
 
+    async def park(self, attempt_id: AttemptId) -> int | None:
+        """See the port."""
+        return await self._ask(lambda done: Park(attempt_id, done))
+
+    async def resume(self, attempt_id: AttemptId) -> bool:
+        """See the port."""
+        return await self._ask(lambda done: Resume(attempt_id, done))
+
     async def warm_up(self, key: ModelKey) -> None:
-        """Loads a model and takes one step with it, so that the first job finds all warm.
+        """Loads a model and measures its forwards, so that the first job finds all warm.
 
         Raises:
-            NotFound, InvalidState: as `load`; also when that step fails.
+            NotFound, InvalidState: as `load`; also when it cannot step.
         """
-        card = await self.load(key)
-        chosen = card.defaults
-        once = Generation(
-            model_key=key,
-            prompt="a",
-            negative_prompt="",
-            width_px=chosen.width_px,
-            height_px=chosen.height_px,
-            steps=1,
-            guidance=chosen.guidance,
-            seed=0,
-            sampler=chosen.sampler,
-            image_count=1,
-        )
-        outcome = await self.draw(AttemptId(f"warm-up {key}"), once, lambda _: None)
-        if isinstance(outcome, Failed):
-            raise InvalidState(f"model {key} cannot draw: {outcome.message}")
+        await self.load(key)
+        await self._demand(lambda done: Measure(key, done))
 
     def start(self, executor: Executor) -> None:
         """Starts the engine's thread, as the only user of `executor`."""
@@ -252,36 +259,40 @@ class AsyncEngine:
     def _read(self, entry: Entry) -> Loaded:
         key = entry.card.key
         try:
-            model = self._load_model(entry, self._dtype)
+            part = self._load_part(entry, self._dtype)
         except Exception as error:  # noqa: BLE001 (whatever is wrong with files, the worker lives)
             _log.warning("model.unreadable", model=key, exc_info=error)
             return Loaded(key, None, f"its files cannot be loaded ({type(error).__name__})")
-        _log.info("model.loaded", model=key, size_bytes=model.size_bytes)
-        return Loaded(key, model)
+        _log.info("model.loaded", model=key, size_bytes=part.size_bytes)
+        return Loaded(key, part)
 
-    async def _ask(self, post: Callable[[Callable[[DomainError | None], None]], None]) -> None:
+    async def _ask(self, command: Callable[[Callable[[_Answer], None]], Command]) -> _Answer:
+        """Posts a command and waits for what it is answered with."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[None] = loop.create_future()
+        answer: asyncio.Future[_Answer] = loop.create_future()
 
-        def settle(error: DomainError | None) -> None:
-            if answer.done():
-                return
-            if error is None:
-                answer.set_result(None)
-            else:
-                answer.set_exception(error)
+        def settle(found: _Answer) -> None:
+            if not answer.done():
+                answer.set_result(found)
 
-        def done(error: DomainError | None) -> None:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(settle, error)
+        def done(found: _Answer) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(settle, found)
 
-        post(done)
-        await answer
+        self._post(command(done))
+        return await answer
+
+    async def _demand(
+        self, command: Callable[[Callable[[DomainError | None], None]], Command]
+    ) -> None:
+        error = await self._ask(command)
+        if error is not None:
+            raise error
 
 
 @asynccontextmanager
 async def open_engine(
-    options: EngineOptions, load: LoadModel = StableDiffusion.load
+    options: EngineOptions, load: LoadPart = load_part
 ) -> AsyncIterator[AsyncEngine]:
     """An engine with its thread running inside the block; leaving it ends what still runs.
 

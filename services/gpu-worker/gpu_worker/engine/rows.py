@@ -1,7 +1,7 @@
-"""Rows of one forward: which jobs' latents go in, and what each gets back.
+"""Rows of one forward: which pictures' latents go in, and what each gets back.
 
 A picture brings one row, or two with guidance (negative prompt first). Rows of a forward may come
-from any jobs of one model and latent shape: each carries its own timestep and conditioning.
+from any jobs of one `BatchKey`: each carries its own timestep, conditioning and controls.
 """
 
 from __future__ import annotations
@@ -10,39 +10,69 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from gpu_worker.engine.job import JobState, Rows
+from gpu_worker.engine.job import Picture
+from gpu_worker.engine.model import ControlRows, Model, Rows, Tensors
+from gpu_worker.engine.trajectory import Trajectory
 
 
-def build_rows(jobs: Sequence[JobState]) -> Rows:
-    """The rows of every job's current picture, in the order of the jobs."""
+def build_rows(pictures: Sequence[Picture]) -> Rows:
+    """The rows of all pictures, in their order; every picture's work is a `Trajectory`."""
     samples: list[torch.Tensor] = []
     timesteps: list[torch.Tensor] = []
-    conditioning: list[torch.Tensor] = []
-    for job in jobs:
-        picture = job.current
-        prompts = [job.conditioning.text]
-        if job.conditioning.empty is not None:
-            prompts.insert(0, job.conditioning.empty)
-        samples += [picture.scaled_sample()] * len(prompts)
-        timesteps += [picture.timestep[None]] * len(prompts)
-        conditioning += prompts
+    conditioning: list[Tensors] = []
+    for picture in pictures:
+        work = _trajectory(picture)
+        prompts = picture.job.conditioning.prompts
+        samples += [work.sample()] * len(prompts)
+        timesteps += [work.timestep[None]] * len(prompts)
+        conditioning += [{**prompt, **work.fixed} for prompt in prompts]
     together = torch.cat(samples)
-    return Rows(together, torch.cat(timesteps).to(together.device), torch.cat(conditioning))
+    return Rows(
+        samples=together,
+        timesteps=torch.cat(timesteps).to(together.device),
+        conditioning={
+            name: torch.cat([row[name] for row in conditioning]) for name in conditioning[0]
+        },
+        controls=_controls(pictures),
+    )
 
 
 def split_predictions(
-    jobs: Sequence[JobState], predictions: torch.Tensor
-) -> Iterator[tuple[JobState, torch.Tensor]]:
-    """Each job with its own prediction (1, channels, h, w), guided where it asked for guidance.
-
-    Guidance is classifier-free (Ho and Salimans, 2022): away from the negative prompt.
-    """
+    model: Model, pictures: Sequence[Picture], predictions: torch.Tensor
+) -> Iterator[tuple[Picture, torch.Tensor]]:
+    """Each picture with its own prediction (1, ...), guided where it asked for guidance."""
     at = 0
-    for job in jobs:
-        own = predictions[at : at + job.row_count]
-        at += job.row_count
-        if job.row_count == 1:
-            yield job, own
+    for picture in pictures:
+        own = predictions[at : at + picture.row_count]
+        at += picture.row_count
+        if picture.row_count == 1:
+            yield picture, own
         else:
-            empty, text = own.chunk(2)
-            yield job, empty + job.asked.guidance * (text - empty)
+            negative, positive = own.chunk(2)
+            yield picture, model.guide(negative, positive, _trajectory(picture).asked.guidance)
+
+
+def guide(negative: torch.Tensor, positive: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Classifier-free guidance (Ho and Salimans, 2022): away from the negative prompt."""
+    return negative + guidance * (positive - negative)
+
+
+def _controls(pictures: Sequence[Picture]) -> tuple[ControlRows, ...]:
+    found: list[ControlRows] = []
+    for index, steer in enumerate(pictures[0].job.steers):
+        images: list[torch.Tensor] = []
+        scales: list[float] = []
+        for picture in pictures:
+            work = _trajectory(picture)
+            scale = picture.job.steers[index].scale_at(work.position, len(work.timesteps))
+            images += [picture.steers[index]] * picture.row_count
+            scales += [scale] * picture.row_count
+        together = torch.cat(images)
+        if any(scales):
+            found.append(ControlRows(steer.network, together, torch.tensor(scales).to(together)))
+    return tuple(found)
+
+
+def _trajectory(picture: Picture) -> Trajectory:
+    assert isinstance(picture.work, Trajectory)  # noqa: S101 (whole runs never share a forward)
+    return picture.work

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import (
@@ -20,7 +21,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
-Scheduler = Any  # diffusers schedulers share habits, not a type
+from gpu_worker.engine.model import CannotDraw, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +62,49 @@ def build_scheduler(name: str, config: Mapping[str, object]) -> Scheduler:
     )
 
 
-def step_options(scheduler: Scheduler, generator: object) -> dict[str, object]:
-    """What `scheduler.step` takes beside the usual, decided as the stock pipeline decides it."""
-    known = _step_parameters(scheduler.__class__)
-    options: dict[str, object] = {}
-    if "eta" in known:
-        options["eta"] = 0.0
-    if "generator" in known:
-        options["generator"] = generator
-    return options
+def schedule(name: str, config: Mapping[str, object], steps: int) -> Scheduler:
+    """A fresh scheduler with its timesteps set, begin index 0.
+
+    Raises:
+        CannotDraw: the sampler cannot do that number of steps.
+    """
+    scheduler = build_scheduler(name, config)
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:  # how schedulers refuse a number of steps
+        raise CannotDraw(f"sampler: {error}") from error
+    begin_at(scheduler, 0)
+    return scheduler
+
+
+def begin_at(scheduler: Scheduler, index: int) -> None:
+    """Says which timestep is the first one, to schedulers that would otherwise look it up.
+
+    Karras sigmas can round two steps to one timestep, of which they would take the later.
+    """
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index)
+
+
+def estimate_clean(
+    scheduler: Scheduler, scaled: torch.Tensor, prediction: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    """The clean latents that a prediction of a diffusion model implies.
+
+    The scaled sample is variance preserving for every sampler of the table, so the model's own
+    noise schedule turns it and the prediction into x0 (Salimans and Ho, 2022, section 4).
+    """
+    alphas: torch.Tensor = scheduler.alphas_cumprod
+    kept = alphas[min(round(float(timestep)), len(alphas) - 1)].to(scaled)
+    signal, noise = kept.sqrt(), (1 - kept).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "v_prediction":
+        return signal * scaled - noise * prediction
+    if kind == "sample":
+        return prediction
+    return (scaled - noise * prediction) / signal.clamp(min=1e-4)
 
 
 @functools.cache
 def _parameters(scheduler: Any) -> frozenset[str]:  # noqa: ANN401 (see Scheduler)
     return frozenset(inspect.signature(scheduler).parameters)
-
-
-@functools.cache
-def _step_parameters(scheduler: Any) -> frozenset[str]:  # noqa: ANN401 (see Scheduler)
-    return frozenset(inspect.signature(scheduler.step).parameters)

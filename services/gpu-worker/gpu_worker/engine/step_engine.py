@@ -1,107 +1,55 @@
 """The thread that owns the device: takes commands, steps jobs, decodes pictures, tells listeners.
 
-Between any two steps jobs join and leave. Others talk to it through `post` only.
+Between any two steps jobs join, leave, are set aside and go on. Others talk to it through `post`
+only.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from prometheus_client import Counter, Gauge, Histogram
 
-from easel_kit.errors import DomainError, InvalidState, NotFound
+from easel_kit.errors import InvalidState
 from easel_kit.ids import AttemptId, ModelKey
 from easel_kit.log import get_logger
-from gpu_worker.domain.drawing import (
-    Drawn,
-    Failed,
-    FailureKind,
-    Outcome,
-    Raster,
-    StepProgress,
-    Stopped,
-)
-from gpu_worker.domain.generation import Generation
-from gpu_worker.engine.cache import ModelCache, Waiter
+from gpu_worker.domain.drawing import Drawn, Failed, Outcome, StepProgress, Stopped
+from gpu_worker.engine import failures, metrics
+from gpu_worker.engine.admission import Admission
 from gpu_worker.engine.catalogue import Catalogue, Entry
-from gpu_worker.engine.device import is_out_of_memory, release_cached_memory
-from gpu_worker.engine.job import JobState, Listener, Model, Trajectory
-from gpu_worker.engine.policy import Policy
-from gpu_worker.engine.rows import build_rows, split_predictions
+from gpu_worker.engine.commands import (
+    Begin,
+    Close,
+    Command,
+    Load,
+    Loaded,
+    Measure,
+    Park,
+    Resume,
+    Stop,
+    Unload,
+)
+from gpu_worker.engine.cost import CostCurve
+from gpu_worker.engine.device import is_out_of_memory
+from gpu_worker.engine.failures import STOPPED
+from gpu_worker.engine.finishing import Finishing
+from gpu_worker.engine.job import JobState, Picture
+from gpu_worker.engine.policy import Candidate, FairShare
+from gpu_worker.engine.shelf import MakeCache, Shelf
+from gpu_worker.engine.stepping import Stepped, take_step
+from gpu_worker.engine.whole import WholeRun
 
 _log = get_logger(__name__)
-_steps = Counter("easel_worker_steps", "Denoising steps that jobs took.")
-_step_seconds = Histogram(
-    "easel_worker_step_seconds",
-    "Duration of one forward with its scheduler steps, in seconds.",
-    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
-)
-_rows = Histogram(
-    "easel_worker_step_rows", "Rows of one forward.", buckets=(1, 2, 4, 8, 16, 32, 64)
-)
-_cache_bytes = Gauge("easel_worker_model_cache_bytes", "Bytes of all model weights in memory.")
 
-_NOT_FINITE = Failed(
-    FailureKind.CALLER,  # the same request gives the same numbers everywhere
-    "non_finite",
-    "the numbers left their range; try less guidance or another sampler",
-)
-STOPPED = Failed(FailureKind.WORKER, "worker_stopped", "the worker stopped")
+_LEAST_BUDGET_S = 0.005
+"""What joins and decodes may take between two steps where those are shorter still."""
 
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Draw a job and tell its listener."""
-
-    attempt_id: AttemptId
-    asked: Generation
-    listener: Listener
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Stop a job before its next step."""
-
-    attempt_id: AttemptId
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Bring a model into memory; `done` hears None or what went wrong."""
-
-    key: ModelKey
-    done: Callable[[DomainError | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """Free a model's memory; `done` hears None or what went wrong."""
-
-    key: ModelKey
-    done: Callable[[DomainError | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A load has ended, with a model or with a reason for the catalogue."""
-
-    key: ModelKey
-    model: Model | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End all jobs and leave the thread."""
-
-
-Command = Begin | Stop | Load | Unload | Loaded | Close
+StartLoad = Callable[[Entry, Callable[[Loaded], None]], None]
 
 
 class StepEngine:
@@ -110,38 +58,48 @@ class StepEngine:
     def __init__(
         self,
         catalogue: Catalogue,
-        policy: Policy,
         device: torch.device,
         *,
-        cache_bytes: int,
+        cache: MakeCache,
+        embedding_bytes: int,
+        max_rows: int,
         preview_interval_s: float,
-        load: Callable[[Entry, Callable[[Loaded], None]], None],
+        load: StartLoad,
         catalogue_changed: Callable[[frozenset[ModelKey]], None],
     ) -> None:
         """Starts nothing.
 
         Args:
             catalogue: touched by this thread only, once it runs.
-            policy: chooses the jobs of each forward.
             device: where models and latents are.
-            cache_bytes: for the weights of all loaded models.
+            cache: makes the cache of loaded models, given how a load is started and who hears of
+                changes.
+            embedding_bytes: for encoded prompts.
+            max_rows: of one forward.
             preview_interval_s: a job is looked at no more often than this.
             load: reads a model's files, here or elsewhere, and gives the answer to its second
                 argument, which may be called from any thread.
             catalogue_changed: hears what is in memory after each change of it or of the catalogue.
         """
-        self._catalogue = catalogue
-        self._policy = policy
-        self._device = device
         self._preview_interval_s = preview_interval_s
-        self._load = load
-        self._catalogue_changed = catalogue_changed
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._cache = ModelCache(cache_bytes, self._start_load, self._tell_catalogue)
-        self._awaiting_model: dict[AttemptId, Begin] = {}
+        self._curves: dict[Hashable, CostCurve] = defaultdict(lambda: CostCurve(max_rows))
+        self._shelf = Shelf(
+            catalogue,
+            device,
+            self._curves,
+            cache=cache,
+            embedding_bytes=embedding_bytes,
+            load=lambda entry: load(entry, self.post),
+            changed=catalogue_changed,
+        )
+        self._admission = Admission(catalogue, self._shelf.cache, self._shelf.embeddings)
         self._jobs: dict[AttemptId, JobState] = {}
-        self._to_decode: deque[tuple[JobState, Trajectory]] = deque()
-        self._turn = 0
+        self._shares = FairShare()
+        self._finishing = Finishing(
+            self._is_running, self._shelf.make_room, self._fail, self._complete
+        )
+        self._step_s = 0.0
         self._closing = False
 
     def post(self, command: Command) -> None:
@@ -154,23 +112,28 @@ class StepEngine:
             with torch.no_grad():
                 while not self._closing:
                     self._take_commands()
+                    began_s = time.monotonic()
                     self._take_turn()
+                    metrics.BUSY_SECONDS.inc(time.monotonic() - began_s)
         finally:
-            for begin in self._awaiting_model.values():
-                begin.listener.ended(STOPPED)
-            for job in self._jobs.values():
-                job.listener.ended(STOPPED)
-            self._awaiting_model.clear()
-            self._cache.abandon_loads(InvalidState(STOPPED.message))
+            for order in self._admission.drain():
+                order.listener.ended(STOPPED)
+            for job in tuple(self._jobs.values()):
+                self._end(job, replace(STOPPED, steps_done=job.steps_done))
+            self._shelf.close(InvalidState(STOPPED.message))
 
     def turn_away(self) -> None:
         """Answers what was posted too late; for after the end of `run`, from any thread."""
         with suppress(queue.Empty):
             while True:
                 match self._inbox.get_nowait():
-                    case Begin(_, _, listener):
-                        listener.ended(STOPPED)
-                    case Load(_, done) | Unload(_, done):
+                    case Begin(order):
+                        order.listener.ended(STOPPED)
+                    case Park(_, parked):
+                        parked(None)
+                    case Resume(_, resumed):
+                        resumed(False)  # noqa: FBT003 (an answer)
+                    case Load(_, done) | Unload(_, done) | Measure(_, done):
                         done(InvalidState(STOPPED.message))
                     case _:
                         pass
@@ -178,218 +141,204 @@ class StepEngine:
     # --- commands ---------------------------------------------------------------------------
 
     def _take_commands(self) -> None:
-        idle = not self._jobs
+        began_s = time.monotonic()
+        idle = not self._has_work()
         try:
             while True:
                 self._obey(self._inbox.get(block=idle))
+                if idle:
+                    metrics.IDLE_SECONDS.inc(time.monotonic() - began_s)
                 idle = False
         except queue.Empty:
             return
 
+    def _has_work(self) -> bool:
+        steps_left = any(True for _ in self._candidates())
+        return steps_left or len(self._finishing) > 0 or self._admission.can_go_on
+
     def _obey(self, command: Command) -> None:
         match command:
-            case Begin():
-                self._begin(command)
+            case Begin(order):
+                self._admission.take(order)
             case Stop(attempt_id):
                 self._stop(attempt_id)
-            case Load(key, done):
-                self._load_on_request(key, done)
-            case Unload(key, done):
-                self._unload(key, done)
-            case Loaded():
-                self._loaded(command)
+            case Park(attempt_id, parked):
+                parked(self._park(attempt_id))
+            case Resume(attempt_id, resumed):
+                resumed(self._resume(attempt_id))
+            case Load() | Unload() | Loaded() | Measure():
+                self._shelf.obey(command)
+                self._admission.advance()
             case Close():
                 self._closing = True
 
-    def _begin(self, begin: Begin) -> None:
-        self._awaiting_model[begin.attempt_id] = begin
-        self._want(
-            begin.asked.model_key,
-            Waiter(
-                ready=lambda model: self._admit(begin, model),
-                failed=lambda error: self._refuse(begin, error),
-            ),
-        )
-
-    def _want(self, key: ModelKey, waiter: Waiter) -> None:
-        try:
-            reason = self._catalogue.find(key).card.unavailable_reason
-        except NotFound as error:
-            waiter.failed(error)
-            return
-        if reason:
-            waiter.failed(InvalidState(f"model {key} is unavailable: {reason}"))
-            return
-        self._cache.want(key, waiter)
-
-    def _admit(self, begin: Begin, model: Model) -> None:
-        if self._awaiting_model.pop(begin.attempt_id, None) is None:
-            return  # stopped while the model was loading
-        failure: Failed
-        try:
-            job = JobState.begin(begin.attempt_id, begin.asked, begin.listener, model)
-        except ValueError as error:  # how schedulers refuse a number of steps
-            failure = Failed(FailureKind.CALLER, "invalid_request", f"sampler: {error}")
-        except Exception as error:  # noqa: BLE001 (one job's trouble is not its neighbours')
-            failure = self._judge(error, begin.attempt_id)
-        else:
-            self._cache.pin(begin.asked.model_key)
-            self._jobs[begin.attempt_id] = job
-            return
-        begin.listener.ended(failure)
-
-    def _refuse(self, begin: Begin, error: DomainError) -> None:
-        if self._awaiting_model.pop(begin.attempt_id, None) is not None:
-            failure = Failed(FailureKind.TRANSIENT, "model_unavailable", str(error))
-            begin.listener.ended(failure)
-
     def _stop(self, attempt_id: AttemptId) -> None:
-        waiting = self._awaiting_model.pop(attempt_id, None)
-        if waiting is not None:
-            waiting.listener.ended(Stopped(0))
+        if attempt_id in self._admission:
+            self._admission.stop(attempt_id).listener.ended(Stopped(0))
         elif attempt_id in self._jobs:
             job = self._jobs[attempt_id]
             self._end(job, Stopped(job.steps_done))
 
-    # --- models -----------------------------------------------------------------------------
+    def _park(self, attempt_id: AttemptId) -> int | None:
+        if attempt_id in self._admission:
+            self._admission.park(attempt_id)
+            return 0
+        job = self._jobs.get(attempt_id)
+        if job is None:
+            return None
+        if job.parked_at_s is None:
+            job.parked_at_s = time.monotonic()
+            self._shares.leave(attempt_id)
+        return job.steps_done
 
-    def _start_load(self, key: ModelKey) -> None:
-        self._load(self._catalogue.find(key), self.post)
-
-    def _loaded(self, answer: Loaded) -> None:
-        if answer.model is None:
-            self._catalogue.mark_unavailable(answer.key, answer.reason)
-            self._tell_catalogue()
-            error = InvalidState(f"model {answer.key} is unavailable: {answer.reason}")
-            self._cache.load_failed(answer.key, error)
-        else:
-            failure: Failed | None = None
-            try:
-                answer.model.move_to(self._device)
-            except Exception as error:  # noqa: BLE001 (a model that does not fit is not the end)
-                failure = self._judge(error, None)
-            if failure is None:
-                self._cache.arrived(answer.key, answer.model)
-            else:
-                self._cache.load_failed(answer.key, InvalidState(failure.message))
-
-    def _load_on_request(self, key: ModelKey, done: Callable[[DomainError | None], None]) -> None:
-        try:
-            if key not in self._cache.keys:
-                self._catalogue.refresh(key)  # a person asks: the files may have been repaired
-                self._tell_catalogue()
-        except NotFound as error:
-            done(error)
-            return
-        self._want(key, Waiter(ready=lambda _: done(None), failed=done))
-
-    def _unload(self, key: ModelKey, done: Callable[[DomainError | None], None]) -> None:
-        try:
-            self._catalogue.find(key)
-            self._cache.drop(key)
-        except (NotFound, InvalidState) as error:
-            done(error)
-            return
-        release_cached_memory(self._device)
-        done(None)
-
-    def _tell_catalogue(self) -> None:
-        _cache_bytes.set(self._cache.used_bytes)
-        self._catalogue_changed(self._cache.keys)
-
-    # --- steps ------------------------------------------------------------------------------
-
-    def _take_turn(self) -> None:
-        stepping = [job for job in self._jobs.values() if not job.denoised]
-        if stepping:
-            self._step(self._policy.select(stepping))
-        if self._to_decode:  # one a turn: many decodes must not hold up everybody's steps
-            self._decode(*self._to_decode.popleft())
-
-    def _step(self, jobs: Sequence[JobState]) -> None:
-        began = time.monotonic()
-        self._turn += 1
-        failure: Failed | None = None
-        predictions = torch.empty(0)
-        try:
-            rows = build_rows(jobs)
-            predictions = jobs[0].model.denoise(rows)
-        except Exception as error:  # noqa: BLE001 (judged, and raised again where it is fatal)
-            failure = self._judge(error, jobs[0].attempt_id)
-        if failure is not None:  # outside the except block: its traceback would hold the memory
-            release_cached_memory(self._device)
-            for job in jobs:
-                self._end(job, replace(failure, steps_done=job.steps_done))
-            return
-        for job, prediction in split_predictions(jobs, predictions):
-            self._advance(job, prediction)
-        _rows.observe(sum(job.row_count for job in jobs))
-        _step_seconds.observe(time.monotonic() - began)
-
-    def _advance(self, job: JobState, prediction: torch.Tensor) -> None:
-        picture = job.current
-        job.last_turn = self._turn
-        failure: Failed | None = None
-        preview: Raster | None = None
-        try:
-            if self._preview_due(job):
-                preview = job.model.look(picture.estimate(prediction))
-            picture.advance(prediction)
-            if not torch.isfinite(picture.latents).all():
-                failure = _NOT_FINITE
-        except Exception as error:  # noqa: BLE001 (judged, and raised again where it is fatal)
-            failure = self._judge(error, job.attempt_id)
-        if failure is not None:
-            self._end(job, replace(failure, steps_done=job.steps_done))
-            return
-        job.steps_done += 1
-        _steps.inc()
-        if picture.finished:
-            self._to_decode.append((job, picture))
-        job.listener.progressed(StepProgress(job.steps_done, job.steps_total, preview))
-
-    def _preview_due(self, job: JobState) -> bool:
-        now = time.monotonic()
-        if now - job.last_preview_s < self._preview_interval_s:
+    def _resume(self, attempt_id: AttemptId) -> bool:
+        if attempt_id in self._admission:
+            self._admission.resume(attempt_id)
+            return True
+        job = self._jobs.get(attempt_id)
+        if job is None:
             return False
-        job.last_preview_s = now
+        if job.parked_at_s is not None:
+            job.figures.parked_s += time.monotonic() - job.parked_at_s
+            job.parked_at_s = None
+            self._shares.enter(attempt_id)
         return True
 
-    def _decode(self, job: JobState, picture: Trajectory) -> None:
-        if job.attempt_id not in self._jobs:
-            return  # ended while it waited here
+    # --- a turn: some joins, one step, some decodes -----------------------------------------
+
+    def _take_turn(self) -> None:
+        budget_s = max(_LEAST_BUDGET_S, self._step_s)
+        self._admit(budget_s)
+        pictures = list(self._candidates())
+        if pictures:
+            self._step(self._chosen(pictures))
+        self._finishing.work(budget_s)
+        metrics.ENGINE_JOBS.labels("running").set(len(self._jobs))
+        metrics.ENGINE_JOBS.labels("waiting").set(self._admission.waiting)
+
+    def _admit(self, budget_s: float) -> None:
+        until_s = time.monotonic() + budget_s
+        while self._admission.can_go_on:
+            order = self._admission.peek()
+            failure: Failed | None = None
+            try:
+                job = self._admission.next_job()
+                self._jobs[order.attempt_id] = job
+                self._shares.enter(order.attempt_id)
+            except Exception as error:  # noqa: BLE001 (one job's trouble is not its neighbours')
+                failure = failures.judge(error, order.attempt_id)
+            if failure is not None:
+                order.listener.ended(failure)
+            if time.monotonic() >= until_s:
+                return
+
+    def _candidates(self) -> Iterator[Picture]:
+        for job in self._jobs.values():
+            if job.parked_at_s is None:
+                for picture in job.pictures:
+                    if picture.raster is None and not picture.work.finished:
+                        yield picture
+
+    def _chosen(self, pictures: Sequence[Picture]) -> list[Picture]:
+        candidates = [
+            Candidate(one.job.attempt_id, one.key, one.row_count, one.job.alone) for one in pictures
+        ]
+        chosen = self._shares.choose(candidates, lambda key: self._curves[key].limit)
+        return [pictures[index] for index in chosen]
+
+    def _step(self, pictures: Sequence[Picture]) -> None:
+        began_s = time.monotonic()
+        waiting = {one.job.attempt_id for one in self._candidates()}
         failure: Failed | None = None
+        out_of_memory = False
+        stepped: list[Stepped] = []
         try:
-            picture.raster = job.model.decode(picture.latents, picture.generator)
+            stepped = take_step(pictures, self._preview_interval_s)
         except Exception as error:  # noqa: BLE001 (judged, and raised again where it is fatal)
-            failure = self._judge(error, job.attempt_id)
-        if failure is not None:
-            release_cached_memory(self._device)
-            self._end(job, replace(failure, steps_done=job.steps_done))
+            out_of_memory = is_out_of_memory(error)
+            failure = failures.judge(error, pictures[0].job.attempt_id)
+        if failure is not None:  # outside the except block: its traceback would hold the memory
+            self._step_failed(pictures, failure, out_of_memory=out_of_memory)
             return
+        self._step_s = time.monotonic() - began_s
+        self._account(pictures, waiting, self._step_s)
+        for one in stepped:
+            self._moved(one)
+
+    def _account(
+        self, pictures: Sequence[Picture], waiting: set[AttemptId], seconds: float
+    ) -> None:
+        now_s = time.monotonic()
+        total = sum(picture.row_count for picture in pictures)
+        rows: dict[Hashable, int] = defaultdict(int)
+        for picture in pictures:
+            job = picture.job
+            rows[job.attempt_id] += picture.row_count
+            job.alone = False
+            if job.figures.first_step_s is None:
+                metrics.FIRST_STEP_SECONDS.observe(now_s - job.order.arrived_s)
+            share_s = seconds * picture.row_count / total
+            job.figures.note_step(share_s, total, now_s - job.order.arrived_s)
+        self._shares.settle(seconds, rows, waiting)
+        self._curves[pictures[0].key].note(total, seconds)
+        metrics.ROWS.observe(total)
+        metrics.PICTURES.observe(len(pictures))
+        metrics.STEP_SECONDS.observe(seconds)
+
+    def _step_failed(
+        self, pictures: Sequence[Picture], failure: Failed, *, out_of_memory: bool
+    ) -> None:
+        """Nothing has moved: tries again with fewer, and fails a job only for what it did alone."""
+        freed = False
+        if out_of_memory:
+            metrics.OUT_OF_MEMORY.inc()
+            _log.warning("memory.exhausted", pictures=len(pictures), jobs=len(self._jobs))
+            self._curves[pictures[0].key].ran_out_of_memory(sum(one.row_count for one in pictures))
+            freed = self._shelf.make_room()
+        if len(pictures) > 1:
+            if not out_of_memory:
+                for picture in pictures:
+                    picture.job.alone = True
+        elif not freed:
+            self._fail(pictures[0].job, failure)
+
+    def _moved(self, one: Stepped) -> None:
+        job = one.picture.job
+        if job.attempt_id not in self._jobs:
+            return  # another of its pictures failed in the same forward
+        if not one.finite:
+            self._fail(job, failures.NOT_FINITE)
+        elif one.error is not None:
+            self._fail(job, failures.judge(one.error, job.attempt_id))
+        else:
+            job.steps_done += 1
+            metrics.STEPS.inc()
+            if one.picture.work.finished:
+                self._finishing.add(one.picture)
+            job.listener.progressed(StepProgress(job.steps_done, job.steps_total, one.preview))
+
+    # --- ends -------------------------------------------------------------------------------
+
+    def _is_running(self, job: JobState) -> bool:
+        return job.attempt_id in self._jobs
+
+    def _fail(self, job: JobState, failure: Failed) -> None:
+        self._end(job, replace(failure, steps_done=job.steps_done))
+
+    def _complete(self, job: JobState) -> None:
         drawn = job.drawn()
-        if len(drawn) == len(job.pictures):
-            self._end(job, Drawn(drawn, job.steps_done, job.conditioning.warnings))
+        assert drawn is not None  # noqa: S101 (who calls this has looked)
+        self._end(job, Drawn(drawn, job.steps_done, job.conditioning.warnings))
 
     def _end(self, job: JobState, outcome: Outcome) -> None:
         del self._jobs[job.attempt_id]
-        self._cache.unpin(job.asked.model_key)
-        job.listener.ended(outcome)
-
-    def _judge(self, error: Exception, attempt_id: AttemptId | None) -> Failed:
-        """Classes an error of torch or diffusers; one that leaves the device unusable is raised."""
-        if is_out_of_memory(error):
-            _log.warning("memory.exhausted", attempt_id=attempt_id, jobs=len(self._jobs))
-            if len(self._jobs) > 1:
-                return Failed(
-                    FailureKind.TRANSIENT, "out_of_memory", "the worker ran out of memory"
-                )
-            return Failed(
-                FailureKind.CALLER, "out_of_memory", "there is not enough memory for this"
-            )
-        if isinstance(error, FloatingPointError):
-            return _NOT_FINITE
-        if isinstance(error, torch.AcceleratorError):
-            raise error
-        _log.error("engine.faulted", attempt_id=attempt_id, exc_info=error)
-        return Failed(FailureKind.TRANSIENT, "engine_error", "drawing failed unexpectedly")
+        self._shares.leave(job.attempt_id)
+        for picture in job.pictures:
+            if isinstance(picture.work, WholeRun):
+                picture.work.close()
+        if job.parked_at_s is not None:
+            job.figures.parked_s += time.monotonic() - job.parked_at_s
+        for key in job.keys:
+            self._shelf.cache.unpin(key)
+        job.listener.ended(replace(outcome, figures=job.figures.total()))
+        self._admission.advance()

@@ -105,7 +105,7 @@ class Attempt:
             return Failed(FailureKind.CALLER, "invalid_request", str(error))
         if self._cancelled:
             return Stopped(0)
-        return await self._engine.draw(self.id, asked, note)
+        return await self._engine.draw(self.id, asked, {}, note)
 
     async def _store(self, drawn: Drawn) -> Report:
         images: list[StoredImage] = []
