@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Sizes of tests that can be larger than in every run."""
     parser.addoption("--flush-jobs", type=int, default=600, help="open jobs while Redis is emptied")
     parser.addoption(
+        "--engine-jobs", type=int, default=14, help="jobs that are compared with stock diffusers"
+    )
+    parser.addoption(
         "--oracle-steps",
         type=int,
         default=15_000,

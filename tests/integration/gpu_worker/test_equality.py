@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import diffusers
 import pytest
 import torch
 
@@ -19,55 +17,15 @@ from tests.fakes.gpu_worker import generation
 from tests.fakes.gpu_worker_models import (
     Denoise,
     Recorder,
-    Stock,
     Wrapped,
     copy_model,
     drawn,
     faulty,
     running_engine,
 )
+from tests.fakes.gpu_worker_stock import STOCK, Stock, drawn_by_stock
 
-# Stock diffusers' way to each sampler of our table, written down again on purpose.
-STOCK: dict[str, tuple[Any, dict[str, object]]] = {
-    "ddim": (diffusers.DDIMScheduler, {}),
-    "euler": (diffusers.EulerDiscreteScheduler, {}),
-    "euler_a": (diffusers.EulerAncestralDiscreteScheduler, {}),
-    "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
-    "dpmpp_2m_karras": (
-        diffusers.DPMSolverMultistepScheduler,
-        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
-    ),
-    "unipc": (diffusers.UniPCMultistepScheduler, {}),
-    "lcm": (diffusers.LCMScheduler, {}),
-}
 ALL = sorted(STOCK)
-
-
-def drawn_by_stock(stock: Stock, asked: Generation) -> tuple[torch.Tensor, bytes]:
-    """Finished latents and pixels of a job of one picture."""
-    kind, options = STOCK[asked.sampler]
-    kept = stock.scheduler
-    found: list[torch.Tensor] = []
-
-    def note(_pipe: object, _step: int, _t: object, inside: dict[str, Any]) -> dict[str, Any]:
-        found.append(inside["latents"].clone())
-        return inside
-
-    try:
-        stock.scheduler = kind.from_config(kept.config, **options)
-        image = stock(
-            asked.prompt,
-            negative_prompt=asked.negative_prompt,
-            width=asked.width_px,
-            height=asked.height_px,
-            num_inference_steps=asked.steps,
-            guidance_scale=asked.guidance,
-            generator=torch.Generator("cpu").manual_seed(asked.seed),
-            callback_on_step_end=note,
-        ).images[0]
-    finally:
-        stock.scheduler = kept
-    return found[-1], image.tobytes()
 
 
 async def drawn_by_us(
@@ -80,6 +38,12 @@ async def drawn_by_us(
 
 def same(one: tuple[torch.Tensor, bytes], two: tuple[torch.Tensor, bytes]) -> bool:
     return torch.equal(one[0], two[0]) and one[1] == two[1]
+
+
+def near(one: tuple[torch.Tensor, bytes], two: tuple[torch.Tensor, bytes]) -> bool:
+    """Latents of another batch size: kernels add in another order."""
+    apart = max(abs(a - b) for a, b in zip(one[1], two[1], strict=True))
+    return bool((one[0] - two[0]).abs().max() < 1e-3) and apart <= 1
 
 
 def test_the_table_of_samplers_is_compared_in_full() -> None:
@@ -144,7 +108,7 @@ async def test_each_of_n_pictures_is_what_its_seed_gives_alone(
         picture = outcome.pictures[index]
         alone = drawn_by_stock(stock, replace(asked, image_count=1, seed=seed))
         assert picture.seed == seed
-        assert same((recorder.made[-1].latents.pop(seed), picture.raster.rgb), alone)
+        assert near((recorder.made[-1].latents.pop(seed), picture.raster.rgb), alone)
 
 
 async def test_jobs_at_the_same_time_do_not_disturb_one_another(
@@ -164,7 +128,7 @@ async def test_jobs_at_the_same_time_do_not_disturb_one_another(
     for asked, outcome in zip(jobs, outcomes, strict=True):
         latents = recorder.made[-1].latents.pop(asked.seed)
         ours = (latents, outcome.pictures[0].raster.rgb)
-        assert same(ours, drawn_by_stock(stock, asked)), asked.sampler
+        assert near(ours, drawn_by_stock(stock, asked)), asked.sampler
 
 
 # --- the comparison itself must be able to fail -----------------------------------------------

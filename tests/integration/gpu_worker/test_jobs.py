@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,24 +14,24 @@ from gpu_worker.domain.drawing import (
     Drawn,
     Failed,
     FailureKind,
-    Outcome,
     Raster,
     StepProgress,
     Stopped,
 )
 from gpu_worker.engine.face import AsyncEngine, EngineOptions, open_engine
 from gpu_worker.engine.model import Rows
-from gpu_worker.engine.families.stable_diffusion import StableDiffusion
 from tests.fakes.gpu_worker import SHAPES, generation
 from tests.fakes.gpu_worker_models import (
     MODELS_DIR,
     Denoise,
     Gate,
     Wrapped,
+    close,
     draw,
     drawn,
     faulty,
     running_engine,
+    wrapping,
 )
 
 LONG = generation(steps=100)
@@ -105,7 +106,7 @@ async def test_a_cancel_stops_before_the_next_step() -> None:
         assert await asyncio.to_thread(gate.reached.wait, 20)  # inside the fourth step
         engine.cancel(attempt_id)
         gate.open.set()
-        assert await drawing == Stopped(4)
+        assert await drawing == Stopped(4)  # the step that ran, and none after it
 
 
 async def test_a_cancel_leaves_the_neighbour_alone(engine: AsyncEngine) -> None:
@@ -120,7 +121,7 @@ async def test_a_cancel_leaves_the_neighbour_alone(engine: AsyncEngine) -> None:
     outcome = await stopping
     assert isinstance(outcome, Stopped)
     assert 1 <= outcome.steps_done < 100
-    assert (await neighbour).pictures == alone.pictures
+    assert close(await neighbour, alone)
 
 
 async def test_a_cancel_of_nothing_does_nothing(engine: AsyncEngine) -> None:
@@ -156,36 +157,39 @@ async def test_leaving_ends_what_still_runs() -> None:
 # --- trouble ----------------------------------------------------------------------------------
 
 
-def _guided(rows: Rows) -> bool:
-    return rows.samples.shape[0] > 1
+def _unguided_row(rows: Rows) -> int | None:
+    """The row of the only unguided picture, which came before all others; None: there is none."""
+    return 0 if rows.samples.shape[0] % 2 else None
 
 
 def _not_a_number(model: Wrapped, rows: Rows) -> torch.Tensor:
     prediction = model.model.denoise(rows)
-    return prediction if _guided(rows) else prediction * torch.nan
+    if (row := _unguided_row(rows)) is not None:
+        prediction[row] *= torch.nan
+    return prediction
 
 
 def _out_of_memory(model: Wrapped, rows: Rows) -> torch.Tensor:
-    if _guided(rows):
+    if _unguided_row(rows) is None:
         return model.model.denoise(rows)
     raise torch.OutOfMemoryError("planted")
 
 
 def _no_host_memory(model: Wrapped, rows: Rows) -> torch.Tensor:
-    if _guided(rows):
+    if _unguided_row(rows) is None:
         return model.model.denoise(rows)
     return torch.empty(2**62, dtype=torch.uint8)
 
 
 def _bug(model: Wrapped, rows: Rows) -> torch.Tensor:
-    if _guided(rows):
+    if _unguided_row(rows) is None:
         return model.model.denoise(rows)
     raise RuntimeError("planted")
 
 
 def _wrong_shape(model: Wrapped, rows: Rows) -> torch.Tensor:
     prediction = model.model.denoise(rows)
-    return prediction if _guided(rows) else prediction[:, :2]
+    return prediction if _unguided_row(rows) is None else prediction[:, :2]
 
 
 @pytest.mark.parametrize(
@@ -210,37 +214,77 @@ async def test_trouble_ends_one_job_and_the_next_one_draws(
     assert after == await drawn(engine, generation())
 
 
-async def test_a_neighbour_draws_on_beside_numbers_out_of_range(engine: AsyncEngine) -> None:
-    with running_engine(faulty(_not_a_number)) as troubled:
-        bad, good = await asyncio.gather(draw(troubled, UNGUIDED), draw(troubled, generation()))
+@pytest.mark.parametrize("fault", [_not_a_number, _out_of_memory, _bug, _wrong_shape])
+async def test_a_neighbour_draws_on_beside_trouble(engine: AsyncEngine, fault: Denoise) -> None:
+    with running_engine(faulty(fault)) as troubled:
+        await troubled.load(SHAPES)
+        bad, *good = await asyncio.gather(
+            draw(troubled, UNGUIDED), *(drawn(troubled, generation(seed=seed)) for seed in (1, 2))
+        )
     assert isinstance(bad, Failed)
-    assert good == await drawn(engine, generation())
+    for seed, outcome in zip((1, 2), good, strict=True):
+        assert close(outcome, await drawn(engine, generation(seed=seed)))
 
 
-async def test_out_of_memory_beside_others_is_worth_another_try() -> None:
-    def crowded(model: Wrapped, rows: Rows) -> torch.Tensor:
-        gate(model, rows)
-        return _out_of_memory(model, rows)
+async def test_where_memory_is_short_fewer_share_a_forward(engine: AsyncEngine) -> None:
+    def cramped(model: Wrapped, rows: Rows) -> torch.Tensor:
+        tried.append(rows.samples.shape[0])
+        if rows.samples.shape[0] > 4:
+            raise torch.OutOfMemoryError("planted")
+        return model.model.denoise(rows)
 
-    gate = Gate()
-    with running_engine(faulty(crowded)) as engine:
-        neighbour = asyncio.ensure_future(draw(engine, generation(steps=20)))
-        assert await asyncio.to_thread(gate.reached.wait, 20)
-        crowding = asyncio.ensure_future(draw(engine, UNGUIDED))
-        await asyncio.sleep(0)
-        gate.open.set()
-        outcome: Outcome = await crowding
-        assert isinstance(outcome, Failed)
-        assert (outcome.code, outcome.kind) == ("out_of_memory", FailureKind.TRANSIENT)
-        assert isinstance(await neighbour, Drawn)
+    tried: list[int] = []
+    jobs = [generation(seed=seed, steps=6) for seed in range(6)]
+    with running_engine(faulty(cramped)) as troubled:
+        await troubled.load(SHAPES)
+        outcomes = await asyncio.gather(*(drawn(troubled, asked) for asked in jobs))
+    for asked, outcome in zip(jobs, outcomes, strict=True):
+        assert outcome.steps_done == 6
+        assert close(outcome, await drawn(engine, asked))
+    assert sum(rows > 4 for rows in tried) <= 2  # tried, halved, and not tried again soon
+    assert max(tried[-5:]) <= 4
+
+
+async def test_decoding_too_goes_on_with_fewer(engine: AsyncEngine) -> None:
+    class Cramped(Wrapped):
+        def decode(
+            self,
+            latents: torch.Tensor,
+            generators: Sequence[torch.Generator],
+            width_px: int,
+            height_px: int,
+            *,
+            tiled: bool = False,
+        ) -> list[Raster | None]:
+            tried.append((len(latents), tiled))
+            if len(latents) > 1 or not tiled:
+                raise torch.OutOfMemoryError("planted")
+            return self.model.decode(latents, generators, width_px, height_px, tiled=tiled)
+
+    tried: list[tuple[int, bool]] = []
+    asked = generation(image_count=3, steps=2)
+    with running_engine(wrapping(Cramped)) as troubled:
+        outcome = await drawn(troubled, asked)
+    assert close(outcome, await drawn(engine, asked))
+    assert (3, False) in tried
+    assert tried[-1] == (1, True)
 
 
 async def test_a_picture_that_decodes_to_nonsense_fails() -> None:
     class Bright(Wrapped):
-        def decode(self, latents: torch.Tensor, generator: torch.Generator) -> Raster:
-            return self.model.decode(latents * torch.inf, generator)
+        def decode(
+            self,
+            latents: torch.Tensor,
+            generators: Sequence[torch.Generator],
+            width_px: int,
+            height_px: int,
+            *,
+            tiled: bool = False,
+        ) -> list[Raster | None]:
+            spoilt = latents * torch.inf
+            return self.model.decode(spoilt, generators, width_px, height_px, tiled=tiled)
 
-    with running_engine(lambda entry, dtype: Bright(StableDiffusion.load(entry, dtype))) as engine:
+    with running_engine(wrapping(Bright)) as engine:
         outcome = await draw(engine, generation(steps=2))
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.steps_done) == ("non_finite", 2)

@@ -12,7 +12,7 @@ from gpu_worker.domain.model import ModelCard
 from gpu_worker.engine.cost import CostCurve
 from gpu_worker.engine.device import is_out_of_memory
 from gpu_worker.engine.job import Conditioning, JobState, Order
-from gpu_worker.engine.model import Model
+from gpu_worker.engine.model import CannotDraw, Model
 from gpu_worker.engine.stepping import take_step
 
 _BUDGET_S = 2.0
@@ -50,7 +50,9 @@ def measure(model: Model, card: ModelCard, curves: Mapping[Hashable, CostCurve])
         try:
             for _ in range(_REPEATS):
                 at_s = time.monotonic()
-                take_step(job.pictures, float("inf"))
+                stepped = take_step(job.pictures, float("inf"))
+                if not all(one.finite for one in stepped):
+                    raise CannotDraw("its numbers leave their range")  # noqa: TRY301 (as any fault)
                 curve.note(rows, time.monotonic() - at_s)
         except Exception as error:  # noqa: BLE001 (memory sets the limit, anything else is raised)
             too_much = error
