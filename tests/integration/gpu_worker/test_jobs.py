@@ -223,6 +223,7 @@ async def test_a_neighbour_draws_on_beside_trouble(engine: AsyncEngine, fault: D
         )
     assert isinstance(bad, Failed)
     for seed, outcome in zip((1, 2), good, strict=True):
+        assert isinstance(outcome, Drawn)
         assert close(outcome, await drawn(engine, generation(seed=seed)))
 
 

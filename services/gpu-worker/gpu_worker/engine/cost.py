@@ -6,13 +6,8 @@ that point a larger batch serves nobody faster and makes everybody's step longer
 
 from __future__ import annotations
 
-from collections import Counter
-
-_SMOOTHING = 0.2
-"""Weight of a new measurement once there are some."""
-
-_SETTLED = 3
-"""Measurements of which the least counts: the first one of a size pays for its preparation."""
+_SMOOTHING = 0.05
+"""Weight of a measurement above what is known: whatever disturbs a forward makes it longer."""
 
 _UNKNOWN_ROWS = 8
 """Rows to begin with where nothing was measured: enough to learn from, rarely too much."""
@@ -35,7 +30,6 @@ class CostCurve:
         self._max_rows = max_rows
         self._memory_rows = max_rows
         self._seconds: dict[int, float] = {}
-        self._seen: Counter[int] = Counter()
         self._forwards = 0
         self._failed_at = 0
 
@@ -52,12 +46,8 @@ class CostCurve:
     def note(self, rows: int, seconds: float) -> None:
         """A forward of so many rows took so long."""
         self._forwards += 1
-        self._seen[rows] += 1
-        known = self._seconds.get(rows)
-        if known is None or (self._seen[rows] <= _SETTLED and seconds < known):
-            self._seconds[rows] = seconds
-        elif self._seen[rows] > _SETTLED:
-            self._seconds[rows] = known + _SMOOTHING * (seconds - known)
+        known = self._seconds.get(rows, seconds)
+        self._seconds[rows] = min(seconds, known + _SMOOTHING * (seconds - known))
         if self._memory_rows < self._max_rows and self._forwards - self._failed_at > _FORGIVE_AFTER:
             self._failed_at = self._forwards
             self._memory_rows += 1
