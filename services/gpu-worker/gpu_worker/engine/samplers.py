@@ -5,8 +5,10 @@ Schedulers keep state between steps, so none is ever shared. They stay on the CP
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,18 +50,28 @@ SAMPLERS: Mapping[str, Sampler] = {
 
 
 def build_scheduler(name: str, config: Mapping[str, object]) -> Scheduler:
-    """A fresh scheduler of the named sampler.
+    """A fresh scheduler of the named sampler, without timesteps.
 
     Args:
         name: a key of `SAMPLERS`.
         config: the model's `scheduler_config.json`; fields that the class lacks are dropped, as
             `from_config` does with a warning.
     """
+    pristine = _pristine(name, json.dumps(dict(config), sort_keys=True))
+    fresh = copy.copy(pristine)
+    # tensors are replaced, never written to; lists are written to
+    lists = {field: [*value] for field, value in vars(fresh).items() if isinstance(value, list)}
+    vars(fresh).update(lists)
+    return fresh
+
+
+@functools.lru_cache(maxsize=64)
+def _pristine(name: str, config: str) -> Scheduler:
+    """Never used itself: making one takes a thousand betas, copying one takes none."""
     sampler = SAMPLERS[name]
     known = _parameters(sampler.scheduler)
-    return sampler.scheduler.from_config(
-        {field: value for field, value in config.items() if field in known}, **sampler.options
-    )
+    given = {field: value for field, value in json.loads(config).items() if field in known}
+    return sampler.scheduler.from_config(given, **sampler.options)
 
 
 def schedule(name: str, config: Mapping[str, object], steps: int) -> Scheduler:
