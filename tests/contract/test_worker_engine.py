@@ -32,7 +32,7 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
 async def test_a_drawing_has_its_pictures_in_the_order_of_their_seeds(engine: Engine) -> None:
     heard: list[StepProgress] = []
     asked = generation(steps=3, image_count=2, seed=2**32 - 1)
-    outcome = await engine.draw(new_attempt_id(), asked, heard.append)
+    outcome = await engine.draw(new_attempt_id(), asked, {}, heard.append)
     assert isinstance(outcome, Drawn)
     assert [picture.seed for picture in outcome.pictures] == [2**32 - 1, 0]
     for picture in outcome.pictures:
@@ -69,7 +69,7 @@ async def test_a_cancel_ends_a_drawing_which_then_holds_no_model(engine: Engine)
     attempt_id = new_attempt_id()
     asked = generation(steps=100, image_count=16)
     heard = asyncio.Event()
-    drawing = asyncio.ensure_future(engine.draw(attempt_id, asked, lambda _: heard.set()))
+    drawing = asyncio.ensure_future(engine.draw(attempt_id, asked, {}, lambda _: heard.set()))
     if isinstance(engine, ScriptedEngine):
         await engine.drawing(attempt_id)
         engine.step(attempt_id)

@@ -128,7 +128,7 @@ async def draw(
     progressed: Callable[[StepProgress], None] = lambda _: None,
 ) -> Outcome:
     """One drawing under a fresh id."""
-    return await engine.draw(new_attempt_id(), asked, progressed)
+    return await engine.draw(new_attempt_id(), asked, {}, progressed)
 
 
 async def drawn(engine: AsyncEngine, asked: Generation) -> Drawn:

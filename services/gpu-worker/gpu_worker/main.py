@@ -16,6 +16,7 @@ from easel_kit.objects import ObjectStore, open_object_store
 from easel_kit.rpc.channel import open_channel
 from easel_kit.rpc.server import build_server
 from easel_kit.telemetry import serve_metrics
+from gpu_worker.clients.decoding import InputBounds
 from gpu_worker.clients.gallery import ObjectGallery, Patience
 from gpu_worker.clients.scheduler import GrpcScheduler
 from gpu_worker.domain.generation import Limits
@@ -54,9 +55,16 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
             return
 
         outbox = Outbox()
-        gallery = ObjectGallery(store, Patience())
-        limits = Limits(max_pixels=settings.max_pixels, max_images=settings.max_images)
-        bench = Bench(engine, gallery, outbox, tasks, clock, slots=settings.slots, limits=limits)
+        gallery = ObjectGallery(store, Patience(), _input_bounds(settings))
+        bench = Bench(
+            engine,
+            gallery,
+            outbox,
+            tasks,
+            clock,
+            slots=settings.slots,
+            limits=_limits(settings),
+        )
         worker = Worker(
             _profile(settings),
             engine=engine,
@@ -109,6 +117,20 @@ def _profile(settings: Settings) -> Profile:
         lane=settings.lane,
         slots=settings.slots,
         version=version("easel-gpu-worker"),
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_pixels=settings.max_pixels,
+        max_images=settings.max_images,
+        job_time_limit_s=settings.job_time_limit_s,
+    )
+
+
+def _input_bounds(settings: Settings) -> InputBounds:
+    return InputBounds(
+        max_bytes=settings.max_input_mb * 2**20, max_pixels=settings.max_input_pixels
     )
 
 

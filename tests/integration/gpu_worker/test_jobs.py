@@ -101,7 +101,7 @@ async def test_a_cancel_stops_before_the_next_step() -> None:
     gate = Gate(after=3)
     with running_engine(faulty(gate)) as engine:
         attempt_id = new_attempt_id()
-        drawing = asyncio.ensure_future(engine.draw(attempt_id, LONG, lambda _: None))
+        drawing = asyncio.ensure_future(engine.draw(attempt_id, LONG, {}, lambda _: None))
         assert await asyncio.to_thread(gate.reached.wait, 20)  # inside the fourth step
         engine.cancel(attempt_id)
         gate.open.set()
@@ -113,7 +113,7 @@ async def test_a_cancel_leaves_the_neighbour_alone(engine: AsyncEngine) -> None:
     alone = await drawn(engine, asked)
     attempt_id = new_attempt_id()
     heard = asyncio.Event()
-    stopping = asyncio.ensure_future(engine.draw(attempt_id, LONG, lambda _: heard.set()))
+    stopping = asyncio.ensure_future(engine.draw(attempt_id, LONG, {}, lambda _: heard.set()))
     neighbour = asyncio.ensure_future(drawn(engine, asked))
     await heard.wait()
     engine.cancel(attempt_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,6 +23,7 @@ from gpu_worker.domain.drawing import (
     DeviceStatus,
     Failed,
     Outcome,
+    Raster,
     StepProgress,
 )
 from gpu_worker.domain.generation import Generation
@@ -166,9 +167,11 @@ class AsyncEngine:
         self,
         attempt_id: AttemptId,
         generation: Generation,
+        inputs: Mapping[str, Raster],
         progressed: Callable[[StepProgress], None],
     ) -> Outcome:
         """See the port."""
+        del inputs
         drawing = _Drawing(progressed)
         self._post(Begin(attempt_id, generation, drawing))
         try:
@@ -201,7 +204,7 @@ class AsyncEngine:
             sampler=chosen.sampler,
             image_count=1,
         )
-        outcome = await self.draw(AttemptId(f"warm-up {key}"), once, lambda _: None)
+        outcome = await self.draw(AttemptId(f"warm-up {key}"), once, {}, lambda _: None)
         if isinstance(outcome, Failed):
             raise InvalidState(f"model {key} cannot draw: {outcome.message}")
 
