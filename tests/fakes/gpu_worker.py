@@ -398,6 +398,11 @@ class Greeting:
     cancelled: frozenset[AttemptId] = frozenset()
     refusals: int = 0
     """Dials that are refused before one is answered."""
+    answer: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared: the greeting takes its time (in memory only)."""
+
+    def __post_init__(self) -> None:
+        self.answer.set()
 
 
 @dataclass(slots=True)
@@ -439,6 +444,7 @@ class MemoryScheduler:
         talk = Talk(_wire(hello).hello)
         self.desk.arrivals.put_nowait(talk)
         held = frozenset(hello.held)
+        await greeting.answer.wait()
         welcome = Welcome(
             heartbeat_interval_s=greeting.heartbeat_interval_s,
             lease_ttl_s=3 * greeting.heartbeat_interval_s,
