@@ -199,7 +199,7 @@ async def test_a_job_that_takes_too_long_is_stopped(
 
 async def test_a_job_is_set_aside_and_goes_on_to_the_same_bytes(house: House) -> None:
     talk = await house.opened()
-    asked = {"steps": 20, "sampler": "euler_a", "image_count": 2}
+    asked = {"steps": 10, "sampler": "euler_a", "image_count": 2}
     talk.say(assign(**asked))
     finished = (await talk.hear("finished", skip=OTHERS)).finished
     await talk.hear("capacity", skip=OTHERS)
@@ -208,7 +208,7 @@ async def test_a_job_is_set_aside_and_goes_on_to_the_same_bytes(house: House) ->
     work = await house.begun(talk, **asked)
     talk.say(Park(work.attempt_id))
     parked = (await talk.hear("parked", skip=OTHERS)).parked
-    assert 1 <= parked.steps_done < 40
+    assert 1 <= parked.steps_done < 20
     assert (await talk.hear("capacity", skip=OTHERS)).capacity.free_slots == 8
     talk.say(assign(steps=2))
     await talk.hear("finished", skip=OTHERS)
@@ -227,7 +227,7 @@ async def test_a_job_is_set_aside_and_goes_on_to_the_same_bytes(house: House) ->
 
 async def test_a_parked_job_is_finished_before_it_leaves(house: House) -> None:
     talk = await house.opened()
-    work = await house.begun(talk, steps=30)
+    work = await house.begun(talk, steps=15)
     talk.say(Park(work.attempt_id))
     await talk.hear("parked", skip=OTHERS)
     house.stop.set()
@@ -239,7 +239,7 @@ async def test_a_parked_job_is_finished_before_it_leaves(house: House) -> None:
 
 async def test_a_lost_stream_loses_nothing(house: House) -> None:
     talk = await house.opened()
-    work = await house.begun(talk, steps=40)
+    work = await house.begun(talk, steps=15)
     talk.lose()
     talk = await house.desk.dialled()
     assert list(talk.hello.held_attempt_ids) == [work.attempt_id]

@@ -359,13 +359,25 @@ async def test_what_does_not_fit_is_handed_back_at_once(scene: Scene) -> None:
     talk = await scene.opened()
     slow = await scene.begun(talk, steps=100)
     scene.engine.step(slow.attempt_id)
-    await talk.hear("progress")
     await asyncio.sleep(0.01)  # so that its pace is known: 100 steps would take a second
+    scene.engine.step(slow.attempt_id)
     await asyncio.wait_for(scene.worker.drain(0.5), 5)
-    assert (await talk.hear("hand_back", skip=("capacity",))).hand_back == lease_pb2.HandBack(
-        attempt_id=slow.attempt_id
-    )
+    heard = await talk.hear("hand_back", skip=("capacity", "progress"))
+    assert heard.hand_back == lease_pb2.HandBack(attempt_id=slow.attempt_id)
     assert not scene.engine.asked
+
+
+async def test_a_long_wait_before_the_first_step_is_not_its_pace(scene: Scene) -> None:
+    talk = await scene.opened()
+    work = await scene.begun(talk, steps=100)
+    await asyncio.sleep(0.2)  # at this pace the rest would take twenty seconds
+    scene.engine.step(work.attempt_id)
+    leaving = asyncio.ensure_future(scene.worker.drain(5))
+    await talk.hear("capacity", skip=("progress",))
+    scene.engine.finish(work.attempt_id)
+    await talk.hear("finished", skip=("capacity", "progress"))
+    talk.say(Acknowledged(work.attempt_id, accepted=True))
+    await asyncio.wait_for(leaving, 5)
 
 
 async def test_what_has_no_pace_gets_the_grace_period(scene: Scene) -> None:

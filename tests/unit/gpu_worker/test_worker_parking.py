@@ -359,6 +359,7 @@ async def test_a_parked_attempt_that_does_not_fit_is_handed_back(scene: Scene) -
     work = await scene.begun(talk, steps=100)
     scene.engine.step(work.attempt_id)
     await asyncio.sleep(0.01)  # so that its pace is known: 100 steps would take a second
+    scene.engine.step(work.attempt_id)
     talk.say(Park(work.attempt_id))
     await talk.hear("parked", skip=("progress",))
     await asyncio.wait_for(scene.worker.drain(0.5), 5)

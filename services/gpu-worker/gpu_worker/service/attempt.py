@@ -21,6 +21,7 @@ from gpu_worker.domain.drawing import (
     Stopped,
 )
 from gpu_worker.domain.generation import Limits
+from gpu_worker.domain.pacing import fits
 from gpu_worker.domain.work import (
     Assign,
     AttemptFailed,
@@ -68,6 +69,7 @@ class Attempt:
         self._cancelled = False
         self._overdue = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._paced_from: tuple[int, float] | None = None
 
     @property
     def id(self) -> AttemptId:
@@ -82,6 +84,21 @@ class Attempt:
             model_key=self.work.generation.model_key,
             step=self.progress.step,
             steps=self.progress.steps,
+        )
+
+    def fits(self, left_s: float) -> bool:
+        """Whether it ends within `left_s` at its pace since its first step, parked time aside.
+
+        What it waited for before (a model, pictures, its turn) says nothing of its pace.
+        """
+        if self._paced_from is None:
+            return True
+        step, began_s = self._paced_from
+        return fits(
+            step=self.progress.step - step,
+            steps=self.progress.steps - step,
+            elapsed_s=self.watch.running_s - began_s,
+            left_s=left_s,
         )
 
     # --- orders -----------------------------------------------------------------------------
@@ -132,7 +149,9 @@ class Attempt:
         """
 
         def note(progress: StepProgress) -> None:
-            self.summary.first_step(self.watch.elapsed_s)
+            if self._paced_from is None:
+                self._paced_from = (progress.step, self.watch.running_s)
+                self.summary.first_step(self.watch.elapsed_s)
             self.summary.steps = progress.step
             self.progress = replace(progress, preview=None)
             progressed(progress)

@@ -16,7 +16,6 @@ from easel_kit.telemetry import span
 from gpu_worker.domain.drawing import FailureKind
 from gpu_worker.domain.generation import Limits
 from gpu_worker.domain.model import ModelCard
-from gpu_worker.domain.pacing import fits
 from gpu_worker.domain.work import (
     Assign,
     AttemptFailed,
@@ -192,13 +191,7 @@ class Bench:
         """Lets work end that can within `left_s` seconds, parked work too; hands the rest back."""
         self.stop_taking()
         for attempt_id, held in tuple(self._held.items()):
-            progress = held.attempt.progress
-            if not fits(
-                step=progress.step,
-                steps=progress.steps,
-                elapsed_s=held.attempt.watch.running_s,
-                left_s=left_s,
-            ):
+            if not held.attempt.fits(left_s):
                 self._hand_back(held)
             elif held.attempt.parked_at is not None:
                 self.resume(attempt_id)

@@ -39,10 +39,9 @@ class Summary:
     figures: Figures = field(default_factory=Figures)
 
     def first_step(self, elapsed_s: float) -> None:
-        """Its first step has ended, so long after the assignment; later calls change nothing."""
-        if self.queue_s is None:
-            self.queue_s = elapsed_s
-            _first_step_seconds.observe(elapsed_s)
+        """Its first step has ended, so long after the assignment; said once."""
+        self.queue_s = elapsed_s
+        _first_step_seconds.observe(elapsed_s)
 
     def uploaded(self, pictures: int, size_bytes: int, took_s: float) -> None:
         """All its pictures are stored."""
