@@ -36,6 +36,7 @@ class Scene:
     gallery: MemoryGallery
     scheduler: MemoryScheduler
     worker: Worker
+    bench: Bench
     leave: asyncio.Event
     running: asyncio.Task[None]
 
@@ -85,4 +86,4 @@ async def staged(greeting: Greeting, limits: Limits = LIMITS) -> AsyncIterator[S
             leave=leave,
         )
         running = tasks.start("work", worker.run("here:1"), may_end=True)
-        yield Scene(engine, gallery, scheduler, worker, leave, running)
+        yield Scene(engine, gallery, scheduler, worker, bench, leave, running)

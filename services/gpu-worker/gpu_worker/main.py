@@ -17,6 +17,7 @@ from easel_kit.rpc.channel import open_channel
 from easel_kit.rpc.server import build_server
 from easel_kit.telemetry import serve_metrics
 from gpu_worker.clients.decoding import InputBounds
+from gpu_worker.clients.ecs import EcsAgent
 from gpu_worker.clients.gallery import ObjectGallery, Patience
 from gpu_worker.clients.scheduler import GrpcScheduler
 from gpu_worker.domain.generation import Limits
@@ -26,6 +27,7 @@ from gpu_worker.rpc.servicer import SERVICE_NAME, register
 from gpu_worker.service.bench import Bench
 from gpu_worker.service.loop import Worker
 from gpu_worker.service.outbox import Outbox
+from gpu_worker.service.protection import Pace, ScaleInGuard
 from gpu_worker.settings import Settings
 
 _log = get_logger(__name__)
@@ -80,6 +82,9 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
             server.serving(settings.listen, [SERVICE_NAME], grace_s=_LAST_CALLS_S)
         )
         address = settings.advertise or _reachable(settings.listen, server.port)
+        if settings.ecs_agent_uri:
+            guard = ScaleInGuard(EcsAgent(settings.ecs_agent_uri), bench, Pace())
+            tasks.start("protection", guard.run())
         tasks.start("work", worker.run(address), may_end=True)
         _log.info("service.ready", port=server.port, device=engine.status().device)
 

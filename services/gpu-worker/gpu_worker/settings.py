@@ -44,6 +44,15 @@ class Settings(ServiceSettings):
         ),
     )
 
+    ecs_agent_uri: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description=(
+            "Where the ECS agent answers, as ECS_AGENT_URI says inside a task: while there is work "
+            "the task is spared when the service scales in; empty: not asked for."
+        ),
+    )
+
     objects: ObjectSettings = Field(description="Where pictures go.")
     models_dir: Path = Field(description="Its children are model directories.")
     preload: str = Field(

@@ -26,6 +26,7 @@ from gpu_worker.domain.generation import ImageFormat, InitImage, Output
 from gpu_worker.domain.work import Acknowledged, Assign, Cancel, Drain, Park, Resume
 from gpu_worker.main import run
 from gpu_worker.settings import Settings
+from tests.fakes.ecs_agent import ecs_agent
 from tests.fakes.gpu_worker import Desk, Talk, assign, serve_lease_service
 from tests.fakes.gpu_worker_models import MODELS_DIR, copy_model
 
@@ -235,6 +236,16 @@ async def test_a_parked_job_is_finished_before_it_leaves(house: House) -> None:
     await talk.hear("finished", skip=(*OTHERS, "capacity"))
     talk.say(Acknowledged(work.attempt_id, accepted=True))
     await house.left()
+
+
+async def test_a_busy_worker_is_protected_where_ecs_runs_it(
+    tmp_path: Path, logs: list[MutableMapping[str, Any]]
+) -> None:
+    with ecs_agent() as agent:
+        async with a_house(tmp_path, logs, ecs_agent_uri=agent.uri) as house:
+            await house.begun(await house.opened(), **LONG)
+            asked = await asyncio.to_thread(agent.asked.get, timeout=10)
+    assert asked[2] == {"ProtectionEnabled": True, "ExpiresInMinutes": 15}
 
 
 async def test_a_lost_stream_loses_nothing(house: House) -> None:

@@ -74,6 +74,9 @@ class Bench:
         self._held: dict[AttemptId, _Held] = {}
         self._announced: tuple[ModelCard, ...] = ()
         self.draining = False
+        self.busy, self.idle = asyncio.Event(), asyncio.Event()
+        """One of them is set: whether anything is held."""
+        self.idle.set()
 
     @property
     def held(self) -> tuple[AttemptId, ...]:
@@ -124,6 +127,7 @@ class Bench:
             _log.info("attempt.superseded", attempt_id=attempt_id)
         self._outbox.forget(attempt_id)
         self._drop(attempt_id)
+        self._measure()
 
     def park(self, attempt_id: AttemptId) -> None:
         """Sets an attempt aside at its next step; one that has ended has its report on its way.
@@ -221,6 +225,9 @@ class Bench:
 
     def _measure(self) -> None:
         gauge_held(running=self._at_work, parked=len(self.parked))
+        now, before = (self.busy, self.idle) if self.held else (self.idle, self.busy)
+        before.clear()
+        now.set()
 
     def _holds(self, held: _Held) -> bool:
         return self._held.get(held.attempt.id) is held
