@@ -285,20 +285,32 @@ class MemoryGallery:
         self.fetch_gate = asyncio.Event()
         self.fetch_gate.set()
         self.fetching: set[str] = set()
+        self.most_fetching = 0
+        self._stirred = asyncio.Event()
         self.stores = self.most_stores = 0
 
     async def fetch(self, key: str) -> Raster:
         self.fetching.add(key)
+        self.most_fetching = max(self.most_fetching, len(self.fetching))
+        self._stirred.set()
         try:
             await self.fetch_gate.wait()
         finally:
             self.fetching.discard(key)
+            self._stirred.set()
         if self.down:
             raise DependencyDown("the object store does not answer")
         found = self.inputs.get(key, NotFound("object", key))
         if isinstance(found, DomainError):
             raise found
         return found
+
+    async def fetches(self, count: int) -> None:
+        """Until so many pictures are being fetched."""
+        async with asyncio.timeout(5):
+            while len(self.fetching) != count:
+                self._stirred.clear()
+                await self._stirred.wait()
 
     async def preview(self, raster: Raster) -> EncodedPicture:
         return _encoded(b"look", raster)

@@ -21,6 +21,7 @@ from tests.fakes.gpu_worker import Greeting, assign, raster
 from tests.fakes.gpu_worker_scene import LIMITS, Scene, staged
 
 BEGUN = InitImage("users/alice/in.png", 0.5, "users/alice/mask.png")
+ALONE = replace(BEGUN, mask_object_key="")
 CONTROLS = tuple(Control(ModelKey("edges"), f"users/alice/edges-{index}.png") for index in range(4))
 CALLER, TRANSIENT = lease_pb2.FAILURE_KIND_CALLER, lease_pb2.FAILURE_KIND_TRANSIENT
 
@@ -70,10 +71,10 @@ async def test_pictures_are_fetched_together_but_not_all_at_once(scene: Scene) -
         scene.gallery.inputs[key] = raster()
     scene.gallery.fetch_gate.clear()
     talk.say(work)
-    await asyncio.sleep(0.01)
-    assert len(scene.gallery.fetching) == 4
+    await scene.gallery.fetches(4)
     scene.gallery.fetch_gate.set()
     await scene.engine.drawing(work.attempt_id)
+    assert scene.gallery.most_fetching == 4
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,13 @@ async def test_a_picture_that_is_missing_or_unfit_is_the_callers_fault(
     assert not scene.engine.asked
 
 
+async def test_control_networks_alone_read_pictures_too(scene: Scene) -> None:
+    talk = await scene.opened()
+    talk.say(assign(controls=CONTROLS[:1]))
+    failed = (await talk.hear("failed")).failed
+    assert failed.message == "controls.0.object_key: there is no such picture"
+
+
 async def test_a_store_that_is_down_at_first_is_worth_another_try(scene: Scene) -> None:
     scene.gallery.down = True
     talk = await scene.opened()
@@ -116,11 +124,10 @@ async def test_a_store_that_is_down_at_first_is_worth_another_try(scene: Scene) 
 
 async def test_a_cancel_stops_the_fetching(scene: Scene) -> None:
     talk = await scene.opened()
-    work = assign(init_image=BEGUN)
+    work = assign(init_image=ALONE)
     scene.gallery.fetch_gate.clear()
     talk.say(work)
-    await asyncio.sleep(0.01)
-    assert scene.gallery.fetching
+    await scene.gallery.fetches(1)
     talk.say(Cancel(work.attempt_id))
     assert (await talk.hear("stopped")).stopped.steps_done == 0
     assert not scene.gallery.fetching
@@ -128,14 +135,13 @@ async def test_a_cancel_stops_the_fetching(scene: Scene) -> None:
 
 async def test_what_is_dropped_fetches_no_more(scene: Scene) -> None:
     talk = await scene.opened()
-    work = assign(init_image=BEGUN)
+    work = assign(init_image=ALONE)
     scene.gallery.fetch_gate.clear()
     talk.say(work)
-    await asyncio.sleep(0.01)
+    await scene.gallery.fetches(1)
     talk.say(Acknowledged(work.attempt_id, accepted=False))
     await talk.hear("capacity")
-    await asyncio.sleep(0.01)
-    assert not scene.gallery.fetching
+    await scene.gallery.fetches(0)
 
 
 async def test_an_adapter_of_another_worker_is_worth_another_try(scene: Scene) -> None:
@@ -254,7 +260,7 @@ async def test_parked_time_does_not_count_and_what_was_left_before_it_does(hasty
 
 async def test_one_set_aside_before_its_first_step_has_its_time_left(hasty: Scene) -> None:
     talk = await hasty.opened()
-    work = assign(init_image=replace(BEGUN, mask_object_key=""))
+    work = assign(init_image=ALONE)
     hasty.gallery.inputs[BEGUN.object_key] = raster()
     talk.say(work)
     talk.say(Park(work.attempt_id))

@@ -161,6 +161,23 @@ async def test_a_parked_attempt_can_be_cancelled(scene: Scene) -> None:
     assert not scene.engine.asked
 
 
+async def test_a_parked_attempt_that_is_told_to_go_on_and_ends_is_reported_only(
+    scene: Scene,
+) -> None:
+    talk = await scene.opened()
+    work = await parked(scene, talk)
+    await free_slots(talk)
+    scene.engine.boundary.clear()
+    talk.say(Resume(work.attempt_id))
+    talk.say(Cancel(work.attempt_id))
+    await talk.obeyed()
+    await scene.engine.drawing()
+    scene.engine.boundary.set()
+    await talk.hear("stopped")
+    assert await free_slots(talk) == 2
+    assert talk.heard.empty()
+
+
 async def test_a_cancel_in_the_same_breath_wins(scene: Scene) -> None:
     talk = await scene.opened()
     work = await scene.begun(talk)
@@ -185,6 +202,7 @@ async def test_one_that_still_fetches_is_set_aside_before_its_first_step(scene: 
     assert (await talk.hear("parked")).parked.steps_done == 0
     assert await free_slots(talk) == 2
     scene.gallery.fetch_gate.set()
+    await scene.gallery.fetches(0)
     await asyncio.sleep(0.01)
     assert not scene.engine.asked
     talk.say(Resume(work.attempt_id))
@@ -321,8 +339,9 @@ async def test_one_that_is_set_aside_while_the_greeting_is_answered_is_said_agai
         talk = await scene.scheduler.desk.dialled()
         assert not talk.hello.parked_attempt_ids
         scene.engine.boundary.set()
-        await asyncio.sleep(0.01)
-        assert is_parked(scene, work.attempt_id)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert scene.bench.parked == (work.attempt_id,)
         greeting.answer.set()
         assert (await talk.hear("parked")).parked.attempt_id == work.attempt_id
         assert await free_slots(talk) == 2
