@@ -11,16 +11,21 @@ from pathlib import Path
 import pytest
 
 from easel_kit.clock import SystemClock
-from easel_kit.errors import DependencyDown
+from easel_kit.errors import DependencyDown, InvalidInput, NotFound
 from easel_kit.ids import new_attempt_id
 from easel_kit.objects import FolderStore
 from easel_kit.rpc.channel import open_channel
+from gpu_worker.clients.decoding import InputBounds
+from gpu_worker.clients.encoding import encode_preview
 from gpu_worker.clients.gallery import ObjectGallery, Patience
 from gpu_worker.clients.scheduler import GrpcScheduler
 from gpu_worker.domain.drawing import DrawnPicture
+from gpu_worker.domain.generation import ImageFormat, Output
 from gpu_worker.domain.work import (
     Acknowledged,
+    AttemptParked,
     AttemptProgress,
+    AttemptResumed,
     AttemptStopped,
     Cancel,
     Capacity,
@@ -29,6 +34,8 @@ from gpu_worker.domain.work import (
     Heartbeat,
     Hello,
     Malformed,
+    Park,
+    Resume,
 )
 from gpu_worker.ports import Gallery, Scheduler
 from tests.fakes.gpu_worker import (
@@ -44,7 +51,7 @@ from tests.fakes.gpu_worker import (
 )
 
 HELD, GONE = new_attempt_id(), new_attempt_id()
-HELLO = Hello(PROFILE, "here:1", "cpu", (CARD,), (HELD, GONE))
+HELLO = Hello(PROFILE, "here:1", "cpu", (CARD,), (HELD, GONE), (GONE,))
 
 
 # --- Scheduler --------------------------------------------------------------------------------
@@ -74,6 +81,8 @@ async def test_a_greeting_is_answered(scheduler: Pair) -> None:
         talk = await desk.dialled()
         assert (talk.hello.worker_id, talk.hello.address) == (PROFILE.worker_id, "here:1")
         assert list(talk.hello.held_attempt_ids) == [HELD, GONE]
+        assert list(talk.hello.parked_attempt_ids) == [GONE]
+        assert talk.hello.can_park
         assert stream.welcome.kept == stream.welcome.cancelled == {HELD}
         assert (stream.welcome.heartbeat_interval_s, stream.welcome.lease_ttl_s) == (5, 15)
 
@@ -85,11 +94,15 @@ async def test_what_is_said_arrives_in_order(scheduler: Pair) -> None:
         await stream.send(Capacity(2, draining=False))
         for step in range(20):
             await stream.send(AttemptProgress(HELD, step, 20))
+        await stream.send(AttemptParked(HELD, 20))
+        await stream.send(AttemptResumed(HELD))
         await stream.send(AttemptStopped(HELD, 20))
         await stream.send(Heartbeat())
         await talk.hear("capacity")
         for step in range(20):
             assert (await talk.hear("progress")).progress.step == step
+        assert (await talk.hear("parked")).parked.steps_done == 20
+        assert (await talk.hear("resumed")).resumed.attempt_id == HELD
         assert (await talk.hear("stopped")).stopped.steps_done == 20
         await talk.hear("heartbeat")
 
@@ -99,6 +112,8 @@ async def test_commands_arrive_in_order(scheduler: Pair) -> None:
     commands: list[Command] = [
         assign(),
         Cancel(HELD),
+        Park(HELD),
+        Resume(HELD),
         Acknowledged(HELD, accepted=False),
         Drain(),
         assign(image_count=3),
@@ -197,26 +212,63 @@ async def test_a_scheduler_that_stops_is_told() -> None:
 # --- Gallery ----------------------------------------------------------------------------------
 
 
+IN = "users/a/in.png"
+BOUNDS = InputBounds(max_bytes=100_000, max_pixels=64 * 64)
+
+
 @pytest.fixture(params=["memory", "folder"])
-def gallery(request: pytest.FixtureRequest, tmp_path: Path) -> Gallery:
+async def gallery(request: pytest.FixtureRequest, tmp_path: Path) -> Gallery:
+    """One that holds a picture for jobs to read, and one that is too large."""
     if request.param == "memory":
-        return MemoryGallery()
-    return ObjectGallery(FolderStore(tmp_path, SystemClock()), Patience())
+        fake = MemoryGallery()
+        fake.inputs[IN] = raster(9, 24, 16)
+        fake.inputs["users/a/large.png"] = InvalidInput("picture", "must have at most 4096 pixels")
+        return fake
+    store = FolderStore(tmp_path, SystemClock())
+    await store.put(IN, encode_preview(raster(9, 24, 16)).data, "image/png")
+    await store.put("users/a/large.png", encode_preview(raster(9, 72, 64)).data, "image/png")
+    return ObjectGallery(store, Patience(), BOUNDS)
 
 
-async def test_a_picture_is_encoded_alike_each_time(gallery: Gallery) -> None:
-    one = await gallery.encode(DrawnPicture(7, raster()), generation())
-    two = await gallery.encode(DrawnPicture(7, raster()), generation())
+async def test_a_picture_is_fetched_as_pixels(gallery: Gallery) -> None:
+    assert await gallery.fetch(IN) == raster(9, 24, 16)
+
+
+async def test_a_picture_that_is_not_there_or_too_large_is_not_fetched(gallery: Gallery) -> None:
+    with pytest.raises(NotFound):
+        await gallery.fetch("users/a/none.png")
+    with pytest.raises(InvalidInput, match="must have at most 4096 pixels"):
+        await gallery.fetch("users/a/large.png")
+
+
+@pytest.mark.parametrize(
+    ("file_format", "media_type"),
+    [
+        (ImageFormat.PNG, "image/png"),
+        (ImageFormat.WEBP, "image/webp"),
+        (ImageFormat.JPEG, "image/jpeg"),
+    ],
+)
+async def test_a_picture_is_encoded_alike_each_time(
+    gallery: Gallery, file_format: ImageFormat, media_type: str
+) -> None:
+    asked = generation(output=Output(file_format))
+    one = await gallery.encode(DrawnPicture(7, raster()), asked)
+    two = await gallery.encode(DrawnPicture(7, raster()), asked)
     assert one == two
     assert one.sha256 == hashlib.sha256(one.data).hexdigest()
-    assert one.media_type == "image/png"
-    assert one != await gallery.encode(DrawnPicture(8, raster()), generation())
+    assert one.media_type == media_type
+    assert one != await gallery.encode(DrawnPicture(8, raster()), asked)
 
 
-async def test_a_look_has_bytes_and_a_type(gallery: Gallery) -> None:
+async def test_a_look_and_a_small_picture_have_bytes_and_a_type(gallery: Gallery) -> None:
     look = await gallery.preview(raster(3, 16, 16))
     assert look.data
     assert look.media_type == "image/png"
+    small = await gallery.thumbnail(raster(3, 16, 16))
+    assert small.data
+    assert small.media_type == "image/webp"
+    assert small == await gallery.thumbnail(raster(3, 16, 16))
 
 
 async def test_storing_twice_is_harmless(gallery: Gallery) -> None:

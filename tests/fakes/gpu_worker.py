@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import grpc
 
 from easel.common.v1 import generation_pb2
 from easel.scheduler.v1 import lease_pb2, lease_pb2_grpc
-from easel_kit.errors import DependencyDown, InvalidState, NotFound
+from easel_kit.errors import DependencyDown, DomainError, InvalidState, NotFound
 from easel_kit.ids import (
     AttemptId,
     ModelKey,
@@ -29,19 +29,22 @@ from gpu_worker.domain.drawing import (
     Drawn,
     DrawnPicture,
     EncodedPicture,
+    Figures,
     Outcome,
     Raster,
     StepProgress,
     Stopped,
 )
-from gpu_worker.domain.generation import Generation
+from gpu_worker.domain.generation import Generation, ImageFormat
 from gpu_worker.domain.model import ModelCard, ModelDefaults, PictureSize
 from gpu_worker.domain.work import (
     Acknowledged,
     Assign,
     AttemptFailed,
     AttemptFinished,
+    AttemptParked,
     AttemptProgress,
+    AttemptResumed,
     AttemptStopped,
     Cancel,
     Capacity,
@@ -53,11 +56,14 @@ from gpu_worker.domain.work import (
     Malformed,
     Message,
     ModelsChanged,
+    Park,
     Profile,
+    Resume,
     Welcome,
 )
 
 SHAPES = ModelKey("shapes-64")
+NO_FIGURES = Figures()
 ALICE = UserId("alice")
 
 CARD = ModelCard(
@@ -74,6 +80,14 @@ CARD = ModelCard(
     samplers=("ddim", "euler"),
     loaded=True,
 )
+
+ABLE = replace(
+    CARD, features=("image_to_image", "inpaint", "hires", "loras", "controls", "clip_skip")
+)
+"""The same model where it can do all that requests may ask for."""
+
+INK = replace(CARD, key=ModelKey("ink"), name="Ink", type="lora", sizes=(), samplers=())
+EDGES = replace(CARD, key=ModelKey("edges"), name="Edges", type="controlnet", sizes=(), samplers=())
 
 PROFILE = Profile(WorkerId("wrk_test"), lane="default", slots=2, version="0")
 
@@ -115,10 +129,13 @@ def raster(shade: int = 128, width_px: int = 64, height_px: int = 64) -> Raster:
 @dataclass(slots=True)
 class _Asked:
     generation: Generation
+    inputs: Mapping[str, Raster]
     tell: Callable[[StepProgress], None]
     outcome: asyncio.Future[Outcome]
     traceparent: str
     step: int = 0
+    going: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not set while it is parked."""
 
     @property
     def steps(self) -> int:
@@ -126,12 +143,17 @@ class _Asked:
 
 
 class ScriptedEngine:
-    """Port `Engine` that draws when a test says so; `by_itself` makes it draw at once."""
+    """Port `Engine` that draws when a test says so; `by_itself` makes it draw step by step.
+
+    `boundary` can be cleared: it then comes to no step boundary, and nothing is parked or resumed.
+    """
 
     def __init__(self, *cards: ModelCard, by_itself: bool = False) -> None:
         self.cards = cards or (CARD,)
         self.by_itself = by_itself
         self.asked: dict[AttemptId, _Asked] = {}
+        self.boundary = asyncio.Event()
+        self.boundary.set()
         self._changed = asyncio.Condition()
 
     def models(self) -> tuple[ModelCard, ...]:
@@ -156,22 +178,50 @@ class ScriptedEngine:
         progressed: Callable[[StepProgress], None],
     ) -> Outcome:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        asked = _Asked(generation, progressed, outcome, current_traceparent())
+        asked = _Asked(generation, inputs, progressed, outcome, current_traceparent())
+        asked.going.set()
         self.asked[attempt_id] = asked
-        if self.by_itself:
-            self.step(attempt_id, asked.steps)
-            self.finish(attempt_id)
         await self._tell()
         try:
+            if self.by_itself:
+                await self._draw(attempt_id, asked)
             return await asked.outcome
         finally:
             del self.asked[attempt_id]
             await self._tell()
 
+    async def park(self, attempt_id: AttemptId) -> int | None:
+        if attempt_id in self.asked:
+            await self.boundary.wait()
+        asked = self.asked.get(attempt_id)
+        if asked is None or asked.outcome.done():
+            return None
+        asked.going.clear()
+        return asked.step
+
+    async def resume(self, attempt_id: AttemptId) -> bool:
+        if attempt_id in self.asked:
+            await self.boundary.wait()
+        asked = self.asked.get(attempt_id)
+        if asked is None or asked.outcome.done():
+            return False
+        asked.going.set()
+        return True
+
     def cancel(self, attempt_id: AttemptId) -> None:
         asked = self.asked.get(attempt_id)
         if asked is not None and not asked.outcome.done():
             asked.outcome.set_result(Stopped(asked.step))
+            asked.going.set()
+
+    async def _draw(self, attempt_id: AttemptId, asked: _Asked) -> None:
+        while asked.step < asked.steps:
+            await asyncio.sleep(0)
+            await asked.going.wait()
+            if asked.outcome.done():
+                return
+            self.step(attempt_id)
+        self.finish(attempt_id)
 
     # --- for tests
 
@@ -183,17 +233,18 @@ class ScriptedEngine:
     def step(self, attempt_id: AttemptId, count: int = 1, look: Raster | None = None) -> None:
         """Some steps of an attempt."""
         asked = self.asked[attempt_id]
+        assert asked.going.is_set(), "parked"
         asked.step += count
         asked.tell(StepProgress(asked.step, asked.steps, look))
 
-    def finish(self, attempt_id: AttemptId, *warnings: str) -> None:
+    def finish(self, attempt_id: AttemptId, *warnings: str, figures: Figures = NO_FIGURES) -> None:
         """The rest of an attempt."""
         asked = self.asked[attempt_id]
         pictures = tuple(
             DrawnPicture(asked.generation.seed_of(index), raster(index))
             for index in range(asked.generation.image_count)
         )
-        self.end(attempt_id, Drawn(pictures, asked.steps, warnings))
+        self.end(attempt_id, Drawn(pictures, asked.steps, warnings, figures))
 
     def end(self, attempt_id: AttemptId, outcome: Outcome) -> None:
         """Any end."""
@@ -217,32 +268,82 @@ class ScriptedEngine:
 
 
 class MemoryGallery:
-    """Port `Gallery` over a dictionary; `down` makes it refuse, `gate` holds uploads up."""
+    """Port `Gallery` over dictionaries.
+
+    `down` makes it refuse everything and `down_for` uploads of keys with that end; `gate` holds
+    encoding up, `fetch_gate` fetching; `most_stores` is how many uploads there were at a time.
+    """
 
     def __init__(self) -> None:
+        self.inputs: dict[str, Raster | DomainError] = {}
         self.stored: dict[str, EncodedPicture] = {}
         self.down = False
+        self.down_for = ""
         self.gate = asyncio.Event()
         self.gate.set()
         self.encoding = asyncio.Event()
+        self.fetch_gate = asyncio.Event()
+        self.fetch_gate.set()
+        self.fetching: set[str] = set()
+        self.most_fetching = 0
+        self._stirred = asyncio.Event()
+        self.stores = self.most_stores = 0
+
+    async def fetch(self, key: str) -> Raster:
+        self.fetching.add(key)
+        self.most_fetching = max(self.most_fetching, len(self.fetching))
+        self._stirred.set()
+        try:
+            await self.fetch_gate.wait()
+        finally:
+            self.fetching.discard(key)
+            self._stirred.set()
+        if self.down:
+            raise DependencyDown("the object store does not answer")
+        found = self.inputs.get(key, NotFound("object", key))
+        if isinstance(found, DomainError):
+            raise found
+        return found
+
+    async def fetches(self, count: int) -> None:
+        """Until so many pictures are being fetched."""
+        async with asyncio.timeout(5):
+            while len(self.fetching) != count:
+                self._stirred.clear()
+                await self._stirred.wait()
 
     async def preview(self, raster: Raster) -> EncodedPicture:
         return _encoded(b"look", raster)
 
+    async def thumbnail(self, raster: Raster) -> EncodedPicture:
+        return _encoded(b"small", raster, "image/webp")
+
     async def encode(self, picture: DrawnPicture, generation: Generation) -> EncodedPicture:
         self.encoding.set()
         await self.gate.wait()
-        return _encoded(f"{picture.seed} {generation.prompt} ".encode(), picture.raster)
+        head = f"{picture.seed} {generation.prompt} ".encode()
+        return _encoded(head, picture.raster, _MEDIA_TYPES[generation.output.format])
 
     async def store(self, key: str, picture: EncodedPicture) -> None:
-        if self.down:
+        self.stores += 1
+        self.most_stores = max(self.most_stores, self.stores)
+        await asyncio.sleep(0)
+        self.stores -= 1
+        if self.down or (self.down_for and key.endswith(self.down_for)):
             raise DependencyDown("the object store does not answer")
         self.stored[key] = picture
 
 
-def _encoded(head: bytes, body: Raster) -> EncodedPicture:
+_MEDIA_TYPES = {
+    ImageFormat.PNG: "image/png",
+    ImageFormat.WEBP: "image/webp",
+    ImageFormat.JPEG: "image/jpeg",
+}
+
+
+def _encoded(head: bytes, body: Raster, media_type: str = "image/png") -> EncodedPicture:
     data = head + body.rgb[:3]
-    return EncodedPicture(data, "image/png", hashlib.sha256(data).hexdigest())
+    return EncodedPicture(data, media_type, hashlib.sha256(data).hexdigest())
 
 
 _KINDS: dict[type, str] = {
@@ -253,6 +354,8 @@ _KINDS: dict[type, str] = {
     AttemptFinished: "finished",
     AttemptFailed: "failed",
     AttemptStopped: "stopped",
+    AttemptParked: "parked",
+    AttemptResumed: "resumed",
     HandBack: "hand_back",
     ModelsChanged: "models_changed",
 }
@@ -307,6 +410,11 @@ class Greeting:
     cancelled: frozenset[AttemptId] = frozenset()
     refusals: int = 0
     """Dials that are refused before one is answered."""
+    answer: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared: the greeting takes its time (in memory only)."""
+
+    def __post_init__(self) -> None:
+        self.answer.set()
 
 
 @dataclass(slots=True)
@@ -348,6 +456,7 @@ class MemoryScheduler:
         talk = Talk(_wire(hello).hello)
         self.desk.arrivals.put_nowait(talk)
         held = frozenset(hello.held)
+        await greeting.answer.wait()
         welcome = Welcome(
             heartbeat_interval_s=greeting.heartbeat_interval_s,
             lease_ttl_s=3 * greeting.heartbeat_interval_s,
@@ -454,7 +563,9 @@ async def serve_lease_service() -> AsyncIterator[tuple[Desk, str]]:
         yield desk, f"127.0.0.1:{server.port}"
 
 
-def command_to_wire(command: Command) -> lease_pb2.WorkResponse:
+def command_to_wire(  # noqa: PLR0911 (one a command)
+    command: Command,
+) -> lease_pb2.WorkResponse:
     """What a scheduler would send."""
     response = lease_pb2.WorkResponse
     match command:
@@ -464,6 +575,10 @@ def command_to_wire(command: Command) -> lease_pb2.WorkResponse:
             return response(assign=lease_pb2.Assign(attempt_id=attempt_id))
         case Cancel(attempt_id):
             return response(cancel=lease_pb2.Cancel(attempt_id=attempt_id))
+        case Park(attempt_id):
+            return response(park=lease_pb2.Park(attempt_id=attempt_id))
+        case Resume(attempt_id):
+            return response(resume=lease_pb2.Resume(attempt_id=attempt_id))
         case Acknowledged(attempt_id, accepted):
             return response(
                 acknowledged=lease_pb2.Acknowledged(attempt_id=attempt_id, accepted=accepted)
@@ -474,23 +589,45 @@ def command_to_wire(command: Command) -> lease_pb2.WorkResponse:
 
 def assign_to_wire(work: Assign) -> lease_pb2.Assign:
     """Work as a scheduler would send it."""
-    asked = work.generation
     return lease_pb2.Assign(
         attempt_id=work.attempt_id,
         job_id=work.job_id,
         user_id=work.user_id,
-        generation=generation_pb2.Generation(
-            model_key=asked.model_key,
-            prompt=asked.prompt,
-            negative_prompt=asked.negative_prompt,
-            width_px=asked.width_px,
-            height_px=asked.height_px,
-            steps=asked.steps,
-            guidance=asked.guidance,
-            seed=asked.seed,
-            sampler=asked.sampler,
-            image_count=asked.image_count,
-        ),
+        generation=generation_to_wire(work.generation),
         attempt_number=work.attempt_number,
         traceparent=work.traceparent,
+    )
+
+
+_WIRE_FORMATS = {
+    ImageFormat.PNG: generation_pb2.IMAGE_FORMAT_PNG,
+    ImageFormat.WEBP: generation_pb2.IMAGE_FORMAT_WEBP,
+    ImageFormat.JPEG: generation_pb2.IMAGE_FORMAT_JPEG,
+}
+
+
+def generation_to_wire(asked: Generation) -> generation_pb2.Generation:
+    """What a user asks for as a scheduler would send it."""
+    begun, second = asked.init_image, asked.hires
+    return generation_pb2.Generation(
+        model_key=asked.model_key,
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        width_px=asked.width_px,
+        height_px=asked.height_px,
+        steps=asked.steps,
+        guidance=asked.guidance,
+        seed=asked.seed,
+        sampler=asked.sampler,
+        image_count=asked.image_count,
+        loras=[generation_pb2.Lora(**asdict(lora)) for lora in asked.loras],
+        init_image=None if begun is None else generation_pb2.InitImage(**asdict(begun)),
+        controls=[generation_pb2.Control(**asdict(control)) for control in asked.controls],
+        hires=None if second is None else generation_pb2.Hires(**asdict(second)),
+        output=generation_pb2.Output(
+            format=_WIRE_FORMATS[asked.output.format],
+            quality=asked.output.quality,
+            without_settings=not asked.output.with_settings,
+        ),
+        clip_skip=asked.clip_skip,
     )

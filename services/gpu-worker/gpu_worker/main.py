@@ -16,6 +16,8 @@ from easel_kit.objects import ObjectStore, open_object_store
 from easel_kit.rpc.channel import open_channel
 from easel_kit.rpc.server import build_server
 from easel_kit.telemetry import serve_metrics
+from gpu_worker.clients.decoding import InputBounds
+from gpu_worker.clients.ecs import EcsAgent
 from gpu_worker.clients.gallery import ObjectGallery, Patience
 from gpu_worker.clients.scheduler import GrpcScheduler
 from gpu_worker.domain.generation import Limits
@@ -25,6 +27,7 @@ from gpu_worker.rpc.servicer import SERVICE_NAME, register
 from gpu_worker.service.bench import Bench
 from gpu_worker.service.loop import Worker
 from gpu_worker.service.outbox import Outbox
+from gpu_worker.service.protection import Pace, ScaleInGuard
 from gpu_worker.settings import Settings
 
 _log = get_logger(__name__)
@@ -54,9 +57,16 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
             return
 
         outbox = Outbox()
-        gallery = ObjectGallery(store, Patience())
-        limits = Limits(max_pixels=settings.max_pixels, max_images=settings.max_images)
-        bench = Bench(engine, gallery, outbox, tasks, clock, slots=settings.slots, limits=limits)
+        gallery = ObjectGallery(store, Patience(), _input_bounds(settings))
+        bench = Bench(
+            engine,
+            gallery,
+            outbox,
+            tasks,
+            clock,
+            slots=settings.slots,
+            limits=_limits(settings),
+        )
         worker = Worker(
             _profile(settings),
             engine=engine,
@@ -72,6 +82,9 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
             server.serving(settings.listen, [SERVICE_NAME], grace_s=_LAST_CALLS_S)
         )
         address = settings.advertise or _reachable(settings.listen, server.port)
+        if settings.ecs_agent_uri:
+            guard = ScaleInGuard(EcsAgent(settings.ecs_agent_uri), bench, Pace())
+            tasks.start("protection", guard.run())
         tasks.start("work", worker.run(address), may_end=True)
         _log.info("service.ready", port=server.port, device=engine.status().device)
 
@@ -109,6 +122,20 @@ def _profile(settings: Settings) -> Profile:
         lane=settings.lane,
         slots=settings.slots,
         version=version("easel-gpu-worker"),
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_pixels=settings.max_pixels,
+        max_images=settings.max_images,
+        job_time_limit_s=settings.job_time_limit_s,
+    )
+
+
+def _input_bounds(settings: Settings) -> InputBounds:
+    return InputBounds(
+        max_bytes=settings.max_input_mb * 2**20, max_pixels=settings.max_input_pixels
     )
 
 

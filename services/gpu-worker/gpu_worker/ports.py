@@ -160,3 +160,15 @@ class Gallery(Protocol):
             DependencyDown: the store did not take it.
         """
         ...
+
+
+class Protection(Protocol):
+    """What may stop this process only because there are too many like it."""
+
+    async def protect(self, for_s: float | None) -> None:
+        """Asks to be spared for so many seconds from now; None: no longer. Idempotent.
+
+        Raises:
+            DependencyDown: nobody took the wish.
+        """
+        ...

@@ -27,7 +27,31 @@ class Settings(ServiceSettings):
         "", description="host:port where others reach this worker; empty: where it listens."
     )
     lane: str = Field("default", min_length=1, description="Interchangeable workers share one.")
-    slots: int = Field(2, ge=1, le=256, description="Attempts at a time.")
+    slots: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="Attempts at a time; they share forwards, and parked ones take up none.",
+    )
+    grace_s: float = Field(
+        10.0,
+        gt=0,
+        le=300,
+        description=(
+            "Seconds that running work may take after SIGTERM, which is also how a spot notice "
+            "reaches this process: what does not fit is handed back. Less than the platform waits "
+            "before it kills (ECS stopTimeout: at most 120)."
+        ),
+    )
+
+    ecs_agent_uri: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description=(
+            "Where the ECS agent answers, as ECS_AGENT_URI says inside a task: while there is work "
+            "the task is spared when the service scales in; empty: not asked for."
+        ),
+    )
 
     objects: ObjectSettings = Field(description="Where pictures go.")
     models_dir: Path = Field(description="Its children are model directories.")
@@ -53,6 +77,18 @@ class Settings(ServiceSettings):
         2048 * 2048, ge=64, description="Largest width times height, whatever a plan allows."
     )
     max_images: int = Field(16, ge=1, le=256, description="Most pictures of one job.")
+    job_time_limit_s: float = Field(
+        600.0,
+        ge=0,
+        le=24 * 3600,
+        description="Seconds that a job may run, parked time aside; 0: as long as it takes.",
+    )
+    max_input_mb: int = Field(
+        32, ge=1, le=1024, description="Largest file of a picture that a job reads, in MiB."
+    )
+    max_input_pixels: int = Field(
+        4096 * 4096, ge=64, description="Largest width times height of a picture that a job reads."
+    )
 
     @property
     def preload_keys(self) -> tuple[str, ...]:

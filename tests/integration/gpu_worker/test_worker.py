@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,18 +15,20 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from PIL import Image
+from PIL import ExifTags, Image
 
 from easel.scheduler.v1 import lease_pb2
 from easel.worker.v1 import worker_pb2, worker_pb2_grpc
 from easel_kit.errors import InvalidInput, InvalidState, NotFound
 from easel_kit.objects import ObjectSettings
 from easel_kit.rpc.channel import open_channel
-from gpu_worker.domain.work import Acknowledged, Assign, Cancel, Drain
+from gpu_worker.domain.generation import ImageFormat, InitImage, Output
+from gpu_worker.domain.work import Acknowledged, Assign, Cancel, Drain, Park, Resume
 from gpu_worker.main import run
 from gpu_worker.settings import Settings
+from tests.fakes.ecs_agent import ecs_agent
 from tests.fakes.gpu_worker import Desk, Talk, assign, serve_lease_service
-from tests.fakes.gpu_worker_models import MODELS_DIR
+from tests.fakes.gpu_worker_models import MODELS_DIR, copy_model
 
 OTHERS = ("progress", "heartbeat", "models_changed")
 LONG = {"steps": 100, "image_count": 16}
@@ -55,8 +58,8 @@ class House:
         return work
 
     def stored(self) -> list[Path]:
-        """All pictures in the store."""
-        return list(self.objects.rglob("*.png"))
+        """All that it has put into the store."""
+        return [path for path in self.objects.rglob("users/*/jobs/**/*") if path.is_file()]
 
     async def left(self) -> None:
         """The worker's process would end now."""
@@ -97,6 +100,10 @@ async def house(tmp_path: Path, logs: list[MutableMapping[str, Any]]) -> AsyncIt
         yield found
 
 
+def opened(file: Path) -> Image.Image:
+    return Image.open(io.BytesIO(file.read_bytes()))
+
+
 async def test_a_job_becomes_pictures_in_the_store(house: House) -> None:
     talk = await house.opened()
     assert talk.hello.worker_id == "wrk_1"
@@ -119,9 +126,16 @@ async def test_a_job_becomes_pictures_in_the_store(house: House) -> None:
         picture.load()
         assert picture.info["prompt"] == work.generation.prompt
         assert picture.info["seed"] == str(image.seed)
+        small = opened(house.objects / image.thumbnail_object_key)
+        assert (small.format, small.size) == ("WEBP", (64, 64))
+    assert len(house.stored()) == 4
 
     events = [entry for entry in house.logs if str(entry["event"]).startswith("attempt.")]
     assert [entry["event"] for entry in events] == ["attempt.started", "attempt.finished"]
+    line = events[-1]
+    assert (line["outcome"], line["model"], line["pictures"]) == ("finished", "shapes-64", 2)
+    assert line["bytes"] == sum(path.stat().st_size for path in house.stored())
+    assert 0 < line["queue_s"] <= line["duration_s"]
     for entry in house.logs:
         assert work.generation.prompt not in str(entry)
 
@@ -136,9 +150,107 @@ async def test_the_same_job_gives_the_same_bytes(house: House) -> None:
     assert sums[0] == sums[1]
 
 
+@pytest.mark.parametrize(
+    ("file_format", "name", "extension"),
+    [(ImageFormat.WEBP, "WEBP", "webp"), (ImageFormat.JPEG, "JPEG", "jpg")],
+)
+async def test_a_job_may_ask_for_other_files(
+    house: House, file_format: ImageFormat, name: str, extension: str
+) -> None:
+    talk = await house.opened()
+    work = assign(output=Output(file_format, 80))
+    talk.say(work)
+    (image,) = (await talk.hear("finished", skip=OTHERS)).finished.images
+    assert image.object_key.endswith(f"/0.{extension}")
+    picture = opened(house.objects / image.object_key)
+    assert (picture.format, picture.size) == (name, (64, 64))
+    told = picture.getexif()[ExifTags.Base.ImageDescription]
+    assert json.loads(told)["prompt"] == work.generation.prompt
+
+
+async def test_a_picture_to_begin_with_that_is_not_there_is_the_callers_fault(
+    tmp_path: Path, logs: list[MutableMapping[str, Any]]
+) -> None:
+    models = tmp_path / "models"
+    copy_model(models)
+    async with a_house(tmp_path, logs, models_dir=models, max_input_mb=1) as house:
+        talk = await house.opened()
+        can = "image_to_image" in talk.hello.models[0].features
+        talk.say(assign(init_image=InitImage("users/alice/none.png", 0.5)))
+        failed = (await talk.hear("failed", skip=OTHERS)).failed
+        assert failed.kind == lease_pb2.FAILURE_KIND_CALLER
+        assert failed.message == (
+            "init_image.object_key: there is no such picture"
+            if can
+            else "init_image: model shapes-64 does not offer this"
+        )
+
+
+async def test_a_job_that_takes_too_long_is_stopped(
+    tmp_path: Path, logs: list[MutableMapping[str, Any]]
+) -> None:
+    async with a_house(tmp_path, logs, job_time_limit_s=0.5) as house:
+        talk = await house.opened()
+        work = await house.begun(talk, **LONG)
+        failed = (await talk.hear("failed", skip=OTHERS)).failed
+        assert (failed.attempt_id, failed.code) == (work.attempt_id, "deadline_exceeded")
+        assert 1 <= failed.steps_done < 1600
+        assert not house.stored()
+
+
+async def test_a_job_is_set_aside_and_goes_on_to_the_same_bytes(house: House) -> None:
+    talk = await house.opened()
+    asked = {"steps": 10, "sampler": "euler_a", "image_count": 2}
+    talk.say(assign(**asked))
+    finished = (await talk.hear("finished", skip=OTHERS)).finished
+    await talk.hear("capacity", skip=OTHERS)
+    undisturbed = [image.sha256 for image in finished.images]
+
+    work = await house.begun(talk, **asked)
+    talk.say(Park(work.attempt_id))
+    parked = (await talk.hear("parked", skip=OTHERS)).parked
+    assert 1 <= parked.steps_done < 20
+    assert (await talk.hear("capacity", skip=OTHERS)).capacity.free_slots == 8
+    talk.say(assign(steps=2))
+    await talk.hear("finished", skip=OTHERS)
+
+    talk.lose()
+    talk = await house.desk.dialled()
+    assert list(talk.hello.parked_attempt_ids) == [work.attempt_id]
+    talk.say(Resume(work.attempt_id))
+    await talk.hear("resumed", skip=(*OTHERS, "capacity", "finished"))
+    while True:
+        finished = (await talk.hear("finished", skip=(*OTHERS, "capacity"))).finished
+        if finished.attempt_id == work.attempt_id:
+            break
+    assert [image.sha256 for image in finished.images] == undisturbed
+
+
+async def test_a_parked_job_is_finished_before_it_leaves(house: House) -> None:
+    talk = await house.opened()
+    work = await house.begun(talk, steps=15)
+    talk.say(Park(work.attempt_id))
+    await talk.hear("parked", skip=OTHERS)
+    house.stop.set()
+    await talk.hear("resumed", skip=(*OTHERS, "capacity"))
+    await talk.hear("finished", skip=(*OTHERS, "capacity"))
+    talk.say(Acknowledged(work.attempt_id, accepted=True))
+    await house.left()
+
+
+async def test_a_busy_worker_is_protected_where_ecs_runs_it(
+    tmp_path: Path, logs: list[MutableMapping[str, Any]]
+) -> None:
+    with ecs_agent() as agent:
+        async with a_house(tmp_path, logs, ecs_agent_uri=agent.uri) as house:
+            await house.begun(await house.opened(), **LONG)
+            asked = await asyncio.to_thread(agent.asked.get, timeout=10)
+    assert asked[2] == {"ProtectionEnabled": True, "ExpiresInMinutes": 15}
+
+
 async def test_a_lost_stream_loses_nothing(house: House) -> None:
     talk = await house.opened()
-    work = await house.begun(talk, steps=40)
+    work = await house.begun(talk, steps=15)
     talk.lose()
     talk = await house.desk.dialled()
     assert list(talk.hello.held_attempt_ids) == [work.attempt_id]
@@ -234,7 +346,7 @@ async def test_it_describes_itself(house: House) -> None:
     work = await house.begun(talk, **LONG)
     async with face(talk) as stub:
         found = await stub.Describe(worker_pb2.DescribeRequest())
-    assert (found.worker_id, found.device, found.slots) == ("wrk_1", "cpu", 2)
+    assert (found.worker_id, found.device, found.slots) == ("wrk_1", "cpu", 8)
     assert found.version
     assert 0 < found.memory_used_bytes < found.memory_total_bytes
     assert not found.draining

@@ -1,25 +1,25 @@
-"""Pictures as files: readable, with their settings inside, the same bytes for the same request."""
+"""Pictures to and from the store: tried again, given up, bounded."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
 
 import pytest
-from PIL import Image
 
-from easel_kit.errors import DependencyDown
+from easel_kit.errors import DependencyDown, InvalidInput, NotFound
+from gpu_worker.clients.decoding import InputBounds
+from gpu_worker.clients.encoding import encode_preview
 from gpu_worker.clients.gallery import ObjectGallery, Patience
-from gpu_worker.domain.drawing import DrawnPicture, EncodedPicture, Raster
-from tests.fakes.gpu_worker import generation, raster
+from gpu_worker.domain.drawing import EncodedPicture
+from tests.fakes.gpu_worker import raster
 
 QUICK = Patience(tries=3, first_wait_s=0.001, max_wait_s=0.002, one_try_s=0.05)
+BOUNDS = InputBounds(max_bytes=10_000, max_pixels=64 * 64)
 PICTURE = EncodedPicture(b"png", "image/png", "00")
 
 
 class ShakyStore:
-    """Refuses some puts first, or hangs."""
+    """Refuses some calls first, or hangs."""
 
     def __init__(self, refusals: int = 0, *, hangs: bool = False) -> None:
         self.refusals = refusals
@@ -35,6 +35,13 @@ class ShakyStore:
         self.objects[key] = (data, media_type)
 
     async def get(self, key: str) -> bytes:
+        if self.hangs:
+            await asyncio.sleep(60)
+        if self.refusals:
+            self.refusals -= 1
+            raise DependencyDown("not now")
+        if key not in self.objects:
+            raise NotFound("object", key)
         return self.objects[key][0]
 
     async def delete(self, key: str) -> None:
@@ -45,52 +52,7 @@ class ShakyStore:
 
 
 def gallery(store: ShakyStore) -> ObjectGallery:
-    return ObjectGallery(store, QUICK)
-
-
-async def test_a_picture_is_a_png_of_exactly_its_pixels() -> None:
-    pixels = bytes(range(2 * 3 * 3))
-    encoded = await gallery(ShakyStore()).encode(
-        DrawnPicture(9, Raster(2, 3, pixels)), generation()
-    )
-    image = Image.open(io.BytesIO(encoded.data))
-    assert (image.format, image.size, image.tobytes()) == ("PNG", (2, 3), pixels)
-    assert encoded.media_type == "image/png"
-    assert encoded.sha256 == hashlib.sha256(encoded.data).hexdigest()
-
-
-async def test_its_settings_stand_in_it() -> None:
-    asked = generation(prompt="ein rötliches Haus — 家", negative_prompt="n", guidance=2.5)
-    encoded = await gallery(ShakyStore()).encode(DrawnPicture(9, raster()), asked)
-    image = Image.open(io.BytesIO(encoded.data))
-    image.load()
-    text = dict(image.info)
-    software = text.pop("Software")
-    assert isinstance(software, str)
-    assert software.startswith("Easel ")
-    assert text == {
-        "prompt": "ein rötliches Haus — 家",
-        "negative_prompt": "n",
-        "model": "shapes-64",
-        "seed": "9",
-        "steps": "10",
-        "guidance": "2.5",
-        "sampler": "ddim",
-        "size": "64x64",
-    }
-
-
-async def test_the_same_request_gives_the_same_bytes() -> None:
-    one = await gallery(ShakyStore()).encode(DrawnPicture(9, raster()), generation())
-    two = await gallery(ShakyStore()).encode(DrawnPicture(9, raster()), generation())
-    other = await gallery(ShakyStore()).encode(DrawnPicture(10, raster()), generation())
-    assert one == two != other
-
-
-async def test_a_look_is_a_png_without_settings() -> None:
-    look = await gallery(ShakyStore()).preview(raster(5, 16, 16))
-    image = Image.open(io.BytesIO(look.data))
-    assert (image.format, image.size, image.info) == ("PNG", (16, 16), {})
+    return ObjectGallery(store, QUICK, BOUNDS)
 
 
 async def test_an_upload_is_tried_again() -> None:
@@ -109,3 +71,41 @@ async def test_an_upload_is_given_up_in_the_end() -> None:
 async def test_a_store_that_hangs_counts_as_down() -> None:
     with pytest.raises(DependencyDown, match="does not answer"):
         await gallery(ShakyStore(hangs=True)).store("users/a/0.png", PICTURE)
+
+
+async def test_a_picture_is_fetched_at_another_try() -> None:
+    store = ShakyStore(refusals=2)
+    store.objects["users/a/in.png"] = (encode_preview(raster(7)).data, "image/png")
+    assert await gallery(store).fetch("users/a/in.png") == raster(7)
+
+
+async def test_fetching_says_what_is_wrong() -> None:
+    store = ShakyStore()
+    store.objects["users/a/text"] = (b"no picture", "image/png")
+    with pytest.raises(NotFound):
+        await gallery(store).fetch("users/a/none")
+    with pytest.raises(InvalidInput, match="must be a whole PNG, JPEG or WebP"):
+        await gallery(store).fetch("users/a/text")
+    with pytest.raises(DependencyDown, match="not now"):
+        await gallery(ShakyStore(refusals=3)).fetch("users/a/in.png")
+    with pytest.raises(DependencyDown, match="does not answer"):
+        await gallery(ShakyStore(hangs=True)).fetch("users/a/in.png")
+
+
+async def test_only_some_pictures_are_fetched_at_a_time() -> None:
+    most = now = 0
+
+    class Counting(ShakyStore):
+        async def get(self, key: str) -> bytes:
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0)
+            now -= 1
+            return self.objects[key][0]
+
+    store = Counting()
+    store.objects["users/a/in.png"] = (encode_preview(raster(7)).data, "image/png")
+    fetching = gallery(store)
+    await asyncio.gather(*(fetching.fetch("users/a/in.png") for _ in range(12)))
+    assert most == 4

@@ -4,95 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from easel.scheduler.v1 import lease_pb2
-from easel_kit.clock import SystemClock
 from easel_kit.errors import InvalidState, NotFound
 from easel_kit.ids import AttemptId, ModelKey
-from easel_kit.lifecycle import Supervisor
 from gpu_worker.domain.drawing import Failed, FailureKind
-from gpu_worker.domain.generation import Limits
-from gpu_worker.domain.work import Acknowledged, Assign, Cancel, Drain, Malformed, picture_key
-from gpu_worker.service.bench import Bench
-from gpu_worker.service.loop import Worker
-from gpu_worker.service.outbox import Outbox
-from tests.fakes.gpu_worker import (
-    CARD,
-    PROFILE,
-    SHAPES,
-    Greeting,
-    MemoryGallery,
-    MemoryScheduler,
-    ScriptedEngine,
-    Talk,
-    assign,
-    raster,
-)
-
-NONE_KEPT: frozenset[AttemptId] = frozenset()
-
-
-@dataclass
-class Scene:
-    engine: ScriptedEngine
-    gallery: MemoryGallery
-    scheduler: MemoryScheduler
-    worker: Worker
-    leave: asyncio.Event
-    running: asyncio.Task[None]
-
-    async def opened(self) -> Talk:
-        """The next stream, past its first Capacity."""
-        talk = await self.scheduler.desk.dialled()
-        await talk.hear("capacity", skip=("models_changed", "finished", "failed", "stopped"))
-        return talk
-
-    async def begun(self, talk: Talk, **changes: object) -> Assign:
-        """An attempt that the engine draws."""
-        work = assign(**changes)
-        before = tuple(self.engine.asked)
-        talk.say(work)
-        await self.engine.drawing(*before, work.attempt_id)
-        return work
-
-
-@asynccontextmanager
-async def staged(greeting: Greeting) -> AsyncIterator[Scene]:
-    engine = ScriptedEngine()
-    gallery, scheduler, leave, outbox = (
-        MemoryGallery(),
-        MemoryScheduler(),
-        asyncio.Event(),
-        Outbox(),
-    )
-    scheduler.desk.greeting = greeting
-    async with Supervisor(leave) as tasks:
-        bench = Bench(
-            engine,
-            gallery,
-            outbox,
-            tasks,
-            SystemClock(),
-            slots=PROFILE.slots,
-            limits=Limits(max_pixels=64 * 64, max_images=4),
-        )
-        worker = Worker(
-            PROFILE,
-            engine=engine,
-            scheduler=scheduler,
-            gallery=gallery,
-            bench=bench,
-            outbox=outbox,
-            leave=leave,
-        )
-        running = tasks.start("work", worker.run("here:1"), may_end=True)
-        yield Scene(engine, gallery, scheduler, worker, leave, running)
+from gpu_worker.domain.work import Acknowledged, Cancel, Drain, Malformed, picture_key
+from tests.fakes.gpu_worker import ABLE, EDGES, INK, SHAPES, Greeting, assign, raster
+from tests.fakes.gpu_worker_scene import Scene, staged
 
 
 @pytest.fixture
@@ -109,7 +33,9 @@ async def test_hello_says_who_it_is_and_capacity_follows(scene: Scene) -> None:
     hello = talk.hello
     assert (hello.worker_id, hello.address, hello.lane) == ("wrk_test", "here:1", "default")
     assert (hello.device, hello.slots) == ("cpu", 2)
-    assert [model.key for model in hello.models] == ["shapes-64"]
+    assert [model.key for model in hello.models] == ["shapes-64", "ink", "edges"]
+    assert hello.can_park
+    assert not hello.parked_attempt_ids
     assert not hello.held_attempt_ids
     assert not hello.returning
     capacity = (await talk.hear("capacity")).capacity
@@ -186,8 +112,6 @@ async def test_the_work_belongs_to_the_trace_of_the_submit(scene: Scene) -> None
     for entry in logs:
         assert (entry["job_id"], entry["user_id"]) == (work.job_id, work.user_id)
         assert work.generation.prompt not in str(entry)
-    assert logs[-1]["steps"] == 0
-    assert logs[-1]["outcome"] == "finished"
 
 
 async def test_capacity_counts_what_still_runs(scene: Scene) -> None:
@@ -209,7 +133,7 @@ async def test_an_assignment_said_twice_runs_once(scene: Scene) -> None:
     await talk.hear("finished")
     talk.say(work)
     await talk.hear("capacity")
-    assert len(scene.gallery.stored) == 1
+    assert len(scene.gallery.stored) == 2  # the picture and its thumbnail
 
 
 async def test_work_far_beyond_its_slots_is_handed_back(scene: Scene) -> None:
@@ -276,7 +200,7 @@ async def test_what_cannot_be_drawn_fails_with_its_kind(
 
 
 async def test_an_unusable_model_fails_with_its_reason(scene: Scene) -> None:
-    scene.engine.cards = (replace(CARD, unavailable_reason="unet is damaged"),)
+    scene.engine.cards = (replace(ABLE, unavailable_reason="unet is damaged"),)
     talk = await scene.opened()
     talk.say(assign())
     assert "unet is damaged" in (await talk.hear("failed")).failed.message
@@ -404,7 +328,7 @@ async def test_status_shows_what_runs(scene: Scene) -> None:
         (work.attempt_id, work.job_id, 4, 10)
     ]
     assert (status.device, status.memory_total_bytes, status.draining) == ("cpu", 2, False)
-    assert status.models == (CARD,)
+    assert status.models == (ABLE, INK, EDGES)
 
 
 # --- leaving ----------------------------------------------------------------------------------
@@ -435,13 +359,25 @@ async def test_what_does_not_fit_is_handed_back_at_once(scene: Scene) -> None:
     talk = await scene.opened()
     slow = await scene.begun(talk, steps=100)
     scene.engine.step(slow.attempt_id)
-    await talk.hear("progress")
     await asyncio.sleep(0.01)  # so that its pace is known: 100 steps would take a second
+    scene.engine.step(slow.attempt_id)
     await asyncio.wait_for(scene.worker.drain(0.5), 5)
-    assert (await talk.hear("hand_back", skip=("capacity",))).hand_back == lease_pb2.HandBack(
-        attempt_id=slow.attempt_id
-    )
+    heard = await talk.hear("hand_back", skip=("capacity", "progress"))
+    assert heard.hand_back == lease_pb2.HandBack(attempt_id=slow.attempt_id)
     assert not scene.engine.asked
+
+
+async def test_a_long_wait_before_the_first_step_is_not_its_pace(scene: Scene) -> None:
+    talk = await scene.opened()
+    work = await scene.begun(talk, steps=100)
+    await asyncio.sleep(0.2)  # at this pace the rest would take twenty seconds
+    scene.engine.step(work.attempt_id)
+    leaving = asyncio.ensure_future(scene.worker.drain(5))
+    await talk.hear("capacity", skip=("progress",))
+    scene.engine.finish(work.attempt_id)
+    await talk.hear("finished", skip=("capacity", "progress"))
+    talk.say(Acknowledged(work.attempt_id, accepted=True))
+    await asyncio.wait_for(leaving, 5)
 
 
 async def test_what_has_no_pace_gets_the_grace_period(scene: Scene) -> None:

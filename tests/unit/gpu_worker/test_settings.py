@@ -28,6 +28,7 @@ def test_three_settings_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.objects.url == "file:///objects"
     assert settings.preload_keys == ("shapes-64",)
     assert settings.device == "auto"
+    assert (settings.slots, settings.job_time_limit_s, settings.ecs_agent_uri) == (8, 600.0, "")
 
 
 def test_models_to_preload_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +46,10 @@ def test_models_to_preload_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
         ("WORKER_ADVERTISE", "nowhere"),
         ("WORKER_SCHEDULER_ADDRESS", ""),
         ("WORKER_MODEL_CACHE_MB", "0"),
+        ("WORKER_JOB_TIME_LIMIT_S", "-1"),
+        ("WORKER_MAX_INPUT_MB", "0"),
+        ("WORKER_MAX_INPUT_PIXELS", "63"),
+        ("WORKER_ECS_AGENT_URI", "file:///etc/passwd"),
     ],
 )
 def test_wrong_values_are_refused_by_name(

@@ -1,30 +1,30 @@
-"""Pictures as files: encoding off the event loop, settings inside, and the way to the store."""
+"""The way of pictures to and from the object store: coded off the event loop, tried again."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from typing import TypeVar
 
 import stamina
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from easel_kit.errors import DependencyDown
 from easel_kit.objects import ObjectStore
+from gpu_worker.clients.decoding import InputBounds, decode_picture
+from gpu_worker.clients.encoding import encode_picture, encode_preview, encode_thumbnail
 from gpu_worker.domain.drawing import DrawnPicture, EncodedPicture, Raster
 from gpu_worker.domain.generation import Generation
 
-_MEDIA_TYPE = "image/png"
-_SOFTWARE = f"Easel {version('easel-gpu-worker')}"
+_FETCHES = 4
+"""At a time over all jobs: each holds a file and its pixels in memory."""
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long an upload is tried: times, and seconds for each and for all."""
+    """How long the store is tried: times, and seconds for each and for all."""
 
     tries: int = 4
     first_wait_s: float = 0.1
@@ -35,22 +35,42 @@ class Patience:
 class ObjectGallery:
     """Port `Gallery` over an object store."""
 
-    def __init__(self, store: ObjectStore, patience: Patience) -> None:
-        """Each upload is one PutObject under the same key, so that trying again is harmless."""
+    def __init__(self, store: ObjectStore, patience: Patience, bounds: InputBounds) -> None:
+        """Each upload is one PutObject under the same key, so that trying again is harmless.
+
+        Args:
+            store: where pictures are.
+            patience: with it.
+            bounds: of pictures that jobs read.
+        """
         self._store = store
         self._patience = patience
+        self._bounds = bounds
+        self._fetching = asyncio.Semaphore(_FETCHES)
+
+    async def fetch(self, key: str) -> Raster:
+        """See the port."""
+        async with self._fetching:
+            data = await self._patiently(lambda: self._store.get(key))
+            return await asyncio.to_thread(decode_picture, data, self._bounds)
 
     async def preview(self, raster: Raster) -> EncodedPicture:
         """A PNG without settings, packed for speed."""
-        return await asyncio.to_thread(_encode, raster, {}, compress_level=1)
+        return await asyncio.to_thread(encode_preview, raster)
+
+    async def thumbnail(self, raster: Raster) -> EncodedPicture:
+        """See the port."""
+        return await asyncio.to_thread(encode_thumbnail, raster)
 
     async def encode(self, picture: DrawnPicture, generation: Generation) -> EncodedPicture:
-        """See the port; the settings stand in iTXt chunks, as text."""
-        settings = settings_of(picture, generation)
-        return await asyncio.to_thread(_encode, picture.raster, settings, compress_level=6)
+        """See the port; how settings stand inside is `encoding`'s to say."""
+        return await asyncio.to_thread(encode_picture, picture, generation)
 
     async def store(self, key: str, picture: EncodedPicture) -> None:
         """See the port."""
+        await self._patiently(lambda: self._store.put(key, picture.data, picture.media_type))
+
+    async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         patience = self._patience
         async for attempt in stamina.retry_context(
             on=DependencyDown,
@@ -61,37 +81,9 @@ class ObjectGallery:
             wait_jitter=patience.first_wait_s,
         ):
             with attempt:
-                await self._put(key, picture)
-
-    async def _put(self, key: str, picture: EncodedPicture) -> None:
-        try:
-            async with asyncio.timeout(self._patience.one_try_s):
-                await self._store.put(key, picture.data, picture.media_type)
-        except TimeoutError:
-            raise DependencyDown("the object store does not answer") from None
-
-
-def settings_of(picture: DrawnPicture, generation: Generation) -> Mapping[str, str]:
-    """What repeats this very picture. Nothing that differs between two equal requests."""
-    return {
-        "Software": _SOFTWARE,
-        "prompt": generation.prompt,
-        "negative_prompt": generation.negative_prompt,
-        "model": generation.model_key,
-        "seed": str(picture.seed),
-        "steps": str(generation.steps),
-        "guidance": f"{generation.guidance:g}",
-        "sampler": generation.sampler,
-        "size": f"{picture.raster.width_px}x{picture.raster.height_px}",
-    }
-
-
-def _encode(raster: Raster, settings: Mapping[str, str], *, compress_level: int) -> EncodedPicture:
-    image = Image.frombytes("RGB", (raster.width_px, raster.height_px), raster.rgb)
-    chunks = PngInfo()
-    for key, value in settings.items():
-        chunks.add_itxt(key, value)
-    file = io.BytesIO()
-    image.save(file, "PNG", pnginfo=chunks, compress_level=compress_level)
-    data = file.getvalue()
-    return EncodedPicture(data, _MEDIA_TYPE, hashlib.sha256(data).hexdigest())
+                try:
+                    async with asyncio.timeout(patience.one_try_s):
+                        return await call()
+                except TimeoutError:
+                    raise DependencyDown("the object store does not answer") from None
+        raise AssertionError("the last try returns or raises")  # pragma: no cover

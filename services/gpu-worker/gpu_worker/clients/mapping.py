@@ -7,16 +7,18 @@ from dataclasses import asdict
 from easel.common.v1 import generation_pb2, model_pb2
 from easel.scheduler.v1 import lease_pb2
 from easel_kit.errors import InvalidInput
-from easel_kit.ids import AttemptId, ModelKey, attempt_id, job_id, user_id
+from easel_kit.ids import AttemptId, attempt_id, job_id, user_id
+from gpu_worker.clients.wishes import generation_from_wire
 from gpu_worker.domain.drawing import FailureKind
-from gpu_worker.domain.generation import Generation
 from gpu_worker.domain.model import ModelCard
 from gpu_worker.domain.work import (
     Acknowledged,
     Assign,
     AttemptFailed,
     AttemptFinished,
+    AttemptParked,
     AttemptProgress,
+    AttemptResumed,
     AttemptStopped,
     Cancel,
     Capacity,
@@ -28,6 +30,9 @@ from gpu_worker.domain.work import (
     Malformed,
     Message,
     ModelsChanged,
+    Park,
+    Report,
+    Resume,
     StoredImage,
     Welcome,
 )
@@ -38,8 +43,10 @@ _KINDS = {
     FailureKind.WORKER: lease_pb2.FAILURE_KIND_WORKER,
 }
 
+_Turn = Report | HandBack | AttemptParked | AttemptResumed
 
-def to_wire(message: Message) -> lease_pb2.WorkRequest:  # noqa: PLR0911 (one a message)
+
+def to_wire(message: Message) -> lease_pb2.WorkRequest:
     """The wire form of anything that the worker says."""
     request = lease_pb2.WorkRequest
     match message:
@@ -51,19 +58,28 @@ def to_wire(message: Message) -> lease_pb2.WorkRequest:  # noqa: PLR0911 (one a 
             return request(capacity=lease_pb2.Capacity(free_slots=free_slots, draining=draining))
         case AttemptProgress():
             return request(progress=lease_pb2.AttemptProgress(**asdict(message)))
+        case ModelsChanged(models):
+            changed = lease_pb2.ModelsChanged(models=[model_to_wire(card) for card in models])
+            return request(models_changed=changed)
+        case _:
+            return _turn_to_wire(message)
+
+
+def _turn_to_wire(message: _Turn) -> lease_pb2.WorkRequest:
+    request = lease_pb2.WorkRequest
+    match message:
         case AttemptFinished():
             return request(finished=_finished(message))
         case AttemptFailed():
             return request(failed=_failed(message))
-        case AttemptStopped(attempt, steps_done):
-            return request(
-                stopped=lease_pb2.AttemptStopped(attempt_id=attempt, steps_done=steps_done)
-            )
-        case HandBack(attempt):
-            return request(hand_back=lease_pb2.HandBack(attempt_id=attempt))
-        case ModelsChanged(models):
-            changed = lease_pb2.ModelsChanged(models=[model_to_wire(card) for card in models])
-            return request(models_changed=changed)
+        case AttemptStopped():
+            return request(stopped=lease_pb2.AttemptStopped(**asdict(message)))
+        case HandBack():
+            return request(hand_back=lease_pb2.HandBack(**asdict(message)))
+        case AttemptParked():
+            return request(parked=lease_pb2.AttemptParked(**asdict(message)))
+        case AttemptResumed():
+            return request(resumed=lease_pb2.AttemptResumed(**asdict(message)))
 
 
 def model_to_wire(card: ModelCard) -> model_pb2.Model:
@@ -90,13 +106,19 @@ def welcome_from_wire(response: lease_pb2.WorkResponse) -> Welcome:
     )
 
 
-def command_from_wire(response: lease_pb2.WorkResponse) -> Command | None:
+def command_from_wire(  # noqa: PLR0911 (one a command)
+    response: lease_pb2.WorkResponse,
+) -> Command | None:
     """A command; None for one that means nothing here, e.g. of a newer scheduler."""
     match response.WhichOneof("message"):
         case "assign":
             return _assign(response.assign)
         case "cancel":
             return Cancel(AttemptId(response.cancel.attempt_id))
+        case "park":
+            return Park(AttemptId(response.park.attempt_id))
+        case "resume":
+            return Resume(AttemptId(response.resume.attempt_id))
         case "acknowledged":
             known = response.acknowledged
             return Acknowledged(AttemptId(known.attempt_id), known.accepted)
@@ -116,27 +138,12 @@ def _assign(assign: lease_pb2.Assign) -> Assign | Malformed | None:
             attempt_id=named,
             job_id=job_id(assign.job_id),
             user_id=user_id(assign.user_id),
-            generation=_generation(assign.generation),
+            generation=generation_from_wire(assign.generation),
             attempt_number=assign.attempt_number,
             traceparent=assign.traceparent,
         )
     except InvalidInput as error:
         return Malformed(named, str(error))
-
-
-def _generation(asked: generation_pb2.Generation) -> Generation:
-    return Generation(
-        model_key=ModelKey(asked.model_key),
-        prompt=asked.prompt,
-        negative_prompt=asked.negative_prompt,
-        width_px=asked.width_px,
-        height_px=asked.height_px,
-        steps=asked.steps,
-        guidance=asked.guidance,
-        seed=asked.seed,
-        sampler=asked.sampler,
-        image_count=asked.image_count,
-    )
 
 
 def _hello(hello: Hello) -> lease_pb2.Hello:
@@ -149,6 +156,8 @@ def _hello(hello: Hello) -> lease_pb2.Hello:
         slots=profile.slots,
         models=[model_to_wire(card) for card in hello.models],
         held_attempt_ids=hello.held,
+        can_park=True,
+        parked_attempt_ids=hello.parked,
         returning=hello.returning,
     )
 

@@ -47,7 +47,7 @@ class Figures:
 
     Attributes:
         device_s: its share of all forwards and decodes that it was part of.
-        mean_rows: rows of the forwards that it was part of, its own and its neighbours', on average.
+        mean_rows: rows of the forwards that it was part of, its neighbours' too, on average.
         first_step_s: from its arrival at the engine to the end of its first step; None: none ran.
         parked_s: how long it was set aside.
     """

@@ -1,14 +1,11 @@
-"""What a job asks for, and whether a model of this worker can draw it."""
+"""What a job asks for, and what this worker takes at most."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from easel_kit.errors import InvalidInput
 from easel_kit.ids import ModelKey
-from gpu_worker.domain.model import ModelCard, PictureSize
 
 SIZE_UNIT_PX = 8
 """Pictures are whole multiples of this, as the contract says; one latent cell of most models."""
@@ -118,46 +115,20 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What this worker takes at most, whatever the user's plan allows."""
+    """What this worker takes at most, whatever the user's plan allows.
+
+    Attributes:
+        max_pixels: width times height, also after a second pass.
+        max_images: of one job.
+        max_prompt_chars: of each prompt.
+        max_loras: of one job.
+        max_controls: of one job.
+        job_time_limit_s: seconds that a job may run, parked time aside; 0 for no limit.
+    """
 
     max_pixels: int
     max_images: int
     max_prompt_chars: int = 2000
-
-
-def check_generation(asked: Generation, card: ModelCard, limits: Limits) -> None:
-    """Refuses what cannot be drawn before any memory is touched.
-
-    Raises:
-        InvalidInput: names the field and says what would be right.
-    """
-    if not 1 <= len(asked.prompt) <= limits.max_prompt_chars:
-        raise InvalidInput("prompt", f"must have 1 to {limits.max_prompt_chars} characters")
-    if len(asked.negative_prompt) > limits.max_prompt_chars:
-        raise InvalidInput(
-            "negative_prompt", f"must have at most {limits.max_prompt_chars} characters"
-        )
-    if not 1 <= asked.steps <= card.max_steps:
-        raise InvalidInput("steps", f"must be 1 to {card.max_steps}")
-    if not (math.isfinite(asked.guidance) and 0 <= asked.guidance <= MAX_GUIDANCE):
-        raise InvalidInput("guidance", f"must be 0 to {MAX_GUIDANCE:g}")
-    if asked.sampler not in card.samplers:
-        raise InvalidInput("sampler", f"must be one of {', '.join(card.samplers)}")
-    if not 1 <= asked.image_count <= limits.max_images:
-        raise InvalidInput("image_count", f"must be 1 to {limits.max_images}")
-    if not 0 <= asked.seed < _SEEDS:
-        raise InvalidInput("seed", f"must be 0 to {_SEEDS - 1}")
-    _check_size(asked, card, limits)
-
-
-def _check_size(asked: Generation, card: ModelCard, limits: Limits) -> None:
-    for field, value in (("width_px", asked.width_px), ("height_px", asked.height_px)):
-        if value < SIZE_UNIT_PX or value % SIZE_UNIT_PX:
-            raise InvalidInput(field, f"must be a multiple of {SIZE_UNIT_PX}")
-    if asked.width_px * asked.height_px > limits.max_pixels:
-        raise InvalidInput(
-            "width_px", f"times height_px must be at most {limits.max_pixels} on this worker"
-        )
-    if card.sizes and PictureSize(asked.width_px, asked.height_px) not in card.sizes:
-        known = ", ".join(f"{size.width_px}x{size.height_px}" for size in card.sizes)
-        raise InvalidInput("width_px", f"and height_px must be one of {known} for this model")
+    max_loras: int = 16
+    max_controls: int = 8
+    job_time_limit_s: float = 0.0

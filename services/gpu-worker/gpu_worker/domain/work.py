@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from easel_kit.ids import AttemptId, ImageId, JobId, UserId, WorkerId
 from gpu_worker.domain.drawing import FailureKind
-from gpu_worker.domain.generation import Generation
+from gpu_worker.domain.generation import Generation, ImageFormat
 from gpu_worker.domain.model import ModelCard
 
 
@@ -249,6 +249,18 @@ class WorkerStatus:
     draining: bool
 
 
+_EXTENSIONS = {ImageFormat.PNG: "png", ImageFormat.WEBP: "webp", ImageFormat.JPEG: "jpg"}
+
+
 def picture_key(work: Assign, index: int) -> str:
     """Object key of picture `index`, counted from 0; one attempt never overwrites another's."""
-    return f"users/{work.user_id}/jobs/{work.job_id}/{work.attempt_id}/{index}.png"
+    return f"{_stem(work, index)}.{_EXTENSIONS[work.generation.output.format]}"
+
+
+def thumbnail_key(work: Assign, index: int) -> str:
+    """Object key of the small look at picture `index`."""
+    return f"{_stem(work, index)}.thumb.webp"
+
+
+def _stem(work: Assign, index: int) -> str:
+    return f"users/{work.user_id}/jobs/{work.job_id}/{work.attempt_id}/{index}"

@@ -25,7 +25,9 @@ from gpu_worker.domain.work import (
     Heartbeat,
     Hello,
     Malformed,
+    Park,
     Profile,
+    Resume,
     Welcome,
     WorkerStatus,
 )
@@ -128,9 +130,10 @@ class Worker:
         failures = 0
         while not self._leaving.is_set():
             try:
-                async with self._scheduler.connect(self._hello(address)) as stream:
+                hello = self._hello(address)
+                async with self._scheduler.connect(hello) as stream:
                     failures = 0
-                    await self._converse(stream)
+                    await self._converse(stream, hello)
             except DependencyDown as error:
                 _log.warning("stream.lost", reason=str(error), failures=failures)
             failures += 1
@@ -147,14 +150,15 @@ class Worker:
             device=self._engine.status().device,
             models=self._bench.models(),
             held=self._bench.held,
+            parked=self._bench.parked,
             returning=self._welcomed,
         )
 
-    async def _converse(self, stream: WorkStream) -> None:
+    async def _converse(self, stream: WorkStream, hello: Hello) -> None:
         welcome = stream.welcome
         self._welcomed = True
         _log.info("stream.opened", kept=len(welcome.kept))
-        self._bench.resume(welcome.kept, welcome.cancelled)
+        self._bench.reconnect(welcome.kept, welcome.cancelled, told_parked=hello.parked)
         try:
             async with asyncio.TaskGroup() as both:
                 reading = both.create_task(self._listen(stream))
@@ -175,6 +179,10 @@ class Worker:
                 self._bench.refuse(command)
             case Cancel(attempt_id):
                 self._bench.cancel(attempt_id)
+            case Park(attempt_id):
+                self._bench.park(attempt_id)
+            case Resume(attempt_id):
+                self._bench.resume(attempt_id)
             case Acknowledged(attempt_id, accepted):
                 self._bench.forget(attempt_id, accepted=accepted)
             case Drain():

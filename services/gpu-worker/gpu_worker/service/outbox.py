@@ -13,9 +13,16 @@ from dataclasses import replace
 
 from easel_kit.ids import AttemptId
 from gpu_worker.domain.drawing import StepProgress
-from gpu_worker.domain.work import Capacity, HandBack, ModelsChanged, Report
+from gpu_worker.domain.work import (
+    AttemptParked,
+    AttemptResumed,
+    Capacity,
+    HandBack,
+    ModelsChanged,
+    Report,
+)
 
-News = Report | HandBack | Capacity | ModelsChanged
+News = Report | HandBack | AttemptParked | AttemptResumed | Capacity | ModelsChanged
 
 
 class Outbox:
@@ -46,6 +53,10 @@ class Outbox:
         self._progress.pop(attempt_id, None)
         self._say(HandBack(attempt_id))
 
+    def turn(self, news: AttemptParked | AttemptResumed) -> None:
+        """An attempt is set aside, or goes on."""
+        self._say(news)
+
     def say(self, news: Capacity | ModelsChanged) -> None:
         """Something that replaces what is still unsaid of its kind."""
         kind = type(news)
@@ -72,8 +83,8 @@ class Outbox:
     def restart(self, kept: Container[AttemptId]) -> None:
         """A new stream: all reports on `kept` attempts are said again, the others forgotten.
 
-        Capacity, models and hand-backs that were meant for the lost stream are dropped: the first
-        two are said anew by whoever knows them, an attempt that is not held needs no third.
+        All else that was meant for the lost stream is dropped: capacity, models and what is parked
+        are said anew by whoever knows them, an attempt that is not held needs no hand-back.
         """
         self._reports = {key: report for key, report in self._reports.items() if key in kept}
         self._news = deque(self._reports.values())
