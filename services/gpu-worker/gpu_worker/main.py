@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
 from easel_kit.clock import SystemClock
-from easel_kit.errors import InvalidState, NotFound
+from easel_kit.errors import InvalidInput, InvalidState, NotFound
 from easel_kit.ids import ModelKey, WorkerId, new_id
 from easel_kit.lifecycle import Supervisor
 from easel_kit.log import get_logger
@@ -16,7 +17,9 @@ from easel_kit.objects import ObjectStore, open_object_store
 from easel_kit.rpc.channel import open_channel
 from easel_kit.rpc.server import build_server
 from easel_kit.telemetry import serve_metrics
+from gpu_worker.clients.bucket import S3Origin
 from gpu_worker.clients.gallery import ObjectGallery, Patience
+from gpu_worker.clients.hub import HubOrigin
 from gpu_worker.clients.scheduler import GrpcScheduler
 from gpu_worker.domain.generation import Limits
 from gpu_worker.domain.work import Profile
@@ -26,6 +29,8 @@ from gpu_worker.service.bench import Bench
 from gpu_worker.service.loop import Worker
 from gpu_worker.service.outbox import Outbox
 from gpu_worker.settings import Settings
+from gpu_worker.storage.disk_cache import DiskCache
+from gpu_worker.storage.model_store import ModelStore
 
 _log = get_logger(__name__)
 
@@ -101,6 +106,34 @@ async def _warm_up(engine: AsyncEngine, keys: tuple[str, ...], stop: asyncio.Eve
         for task in (loading, stopping):
             task.cancel()
         await asyncio.gather(loading, stopping, return_exceptions=True)
+
+
+def open_model_files(settings: Settings, stopped: Callable[[], bool]) -> ModelStore:
+    """Where models come from; fetches end once `stopped` answers true.
+
+    Raises:
+        InvalidInput: the cache's folder cannot be written, or the token's file not be read.
+    """
+    cache = None
+    if settings.model_disk_cache_dir is not None:
+        try:
+            cache = DiskCache(
+                settings.model_disk_cache_dir, settings.model_disk_cache_mb * 2**20, stopped
+            )
+        except OSError as error:
+            raise InvalidInput("model_disk_cache_dir", error.strerror or "unusable") from error
+    token = ""
+    if settings.model_hub_token_file is not None:
+        try:
+            token = settings.model_hub_token_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InvalidInput("model_hub_token_file", error.strerror or "unusable") from error
+    return ModelStore(
+        cache,
+        s3=S3Origin(region=settings.model_s3_region, endpoint=settings.model_s3_endpoint_url),
+        hub=HubOrigin(endpoint=settings.model_hub_endpoint, token=token),
+        stopped=stopped,
+    )
 
 
 def _profile(settings: Settings) -> Profile:
