@@ -1,4 +1,7 @@
-"""A hub of one repository on loopback, which speaks as much of the hub's API as a fetch needs."""
+"""A hub of one repository on loopback, which speaks as much of the hub's API as a fetch needs.
+
+Large files are elsewhere, as a hub's are: it sends those who ask for them to another host.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        if self.hub.token and self.headers.get("authorization") != f"Bearer {self.hub.token}":
+        told = self.headers.get("authorization")
+        if path.startswith("/elsewhere/"):
+            assert told is None, "the token is not for other hosts"
+            self._send_file(path.removeprefix("/elsewhere/"), body=body)
+        elif self.hub.token and told != f"Bearer {self.hub.token}":
             self._refuse(401, "RepoNotFound")
         elif self.hub.gated:
             self._refuse(403, "GatedRepo")
@@ -75,9 +82,19 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._refuse(404, "RevisionNotFound")
         elif path.startswith(f"/{self.hub.repo}/resolve/{COMMIT}/"):
-            self._send_file(path.partition(f"/{COMMIT}/")[2], body=body)
+            self._lead(path.partition(f"/{COMMIT}/")[2], body=body)
         else:
             self._refuse(404, "RepoNotFound")
+
+    def _lead(self, name: str, *, body: bool) -> None:
+        if not name.endswith(".safetensors"):
+            self._send_file(name, body=body)
+            return
+        port = urlsplit(self.hub.endpoint).port
+        self.send_response(302)
+        self.send_header("location", f"http://localhost:{port}/elsewhere/{name}")
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def _send_file(self, name: str, *, body: bool) -> None:
         whole = self.hub.lies.get(name, self.hub.files[name])

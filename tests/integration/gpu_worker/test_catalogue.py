@@ -19,9 +19,12 @@ from easel_kit.ids import ModelKey
 from gpu_worker.engine.catalogue import Catalogue, Entry
 from gpu_worker.engine.catalogue_file import read_catalogue_file
 from gpu_worker.engine.features import FEATURES, PIPELINES, served_pipelines
+from gpu_worker.engine.preset import Listed, Preset
 from gpu_worker.engine.samplers import SAMPLERS
 from gpu_worker.engine.stable_diffusion import StableDiffusion
+from gpu_worker.main import open_model_files
 from gpu_worker.ports import ModelFiles
+from gpu_worker.settings import Settings
 from tests.fakes.gpu_worker_fetch import open_store
 from tests.fakes.gpu_worker_hub import COMMIT, FakeHub, running_hub
 from tests.fakes.gpu_worker_models import SHAPES_DIR, copy_model
@@ -402,12 +405,49 @@ def test_the_examples_of_the_guide_are_right(tmp_path: Path) -> None:
 
 
 def test_the_guide_names_every_field_and_setting() -> None:
-    from gpu_worker.engine.preset import Listed, Preset  # noqa: PLC0415
-    from gpu_worker.settings import Settings  # noqa: PLC0415
-
     text = GUIDE.read_text(encoding="utf-8")
     for name in {*Preset.model_fields, *Listed.model_fields}:
         assert f"`{name}`" in text, name
     for name in Settings.model_fields:
         if name.startswith("model_") or name == "catalogue_file":
             assert f"`WORKER_{name.upper()}`" in text, name
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+def settings(folder: Path, **more: object) -> Settings:
+    needed = {"scheduler_address": "127.0.0.1:1", "models_dir": folder / "models"}
+    return Settings.model_validate({**needed, "objects": {"url": folder.as_uri()}, **more})
+
+
+def test_the_settings_say_where_models_come_from(tmp_path: Path, hub: FakeHub) -> None:
+    hub.token = "secret"
+    token = tmp_path / "token"
+    token.write_text("secret\n", encoding="utf-8")
+    files = open_model_files(
+        settings(
+            tmp_path,
+            model_disk_cache_dir=tmp_path / "cache",
+            model_hub_endpoint=hub.endpoint,
+            model_hub_token_file=token,
+        ),
+        lambda: False,
+    )
+    found = catalogue(tmp_path, model(f"hub:org/model@{COMMIT}", DEFAULTS), files=files)
+    with found.at_hand(found.find(X)) as local:
+        assert (local.path / "model_index.json").is_file()
+
+
+def test_settings_that_cannot_work_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for name, value in (
+        ("model_disk_cache_dir", tmp_path / "file" / "cache"),
+        ("model_hub_token_file", tmp_path / "absent"),
+    ):
+        with pytest.raises(InvalidInput, match=name):
+            open_model_files(settings(tmp_path, **{name: value}), lambda: False)
+    files = open_model_files(settings(tmp_path), lambda: False)
+    found = catalogue(tmp_path, model(f"hub:org/model@{COMMIT}", DEFAULTS), files=files)
+    with pytest.raises(InvalidState, match="model_disk_cache_dir"), found.at_hand(found.find(X)):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -145,6 +146,7 @@ class _Fetch(Generic[Remote]):
         _forget_others(parts, {_part_name(item.file) for item in chosen})
         _log.info("model.fetching", source=str(self._source), size_mb=total // _MIB)
         kept = [self._get(listing.source, item, parts) for item in chosen]
+        shutil.rmtree(folder / FILES, ignore_errors=True)  # of a fetch that died in the next lines
         for item in chosen:
             target = folder / FILES / item.target
             target.parent.mkdir(parents=True, exist_ok=True)
