@@ -255,7 +255,7 @@ CAPACITY, RESERVE = 12, 2
 KEYS = st.sampled_from([ModelKey(key) for key in "abcde"])
 
 
-@settings(max_examples=150, stateful_step_count=40, deadline=None)
+@settings(max_examples=60, stateful_step_count=40, deadline=None)
 class AnyOrder(RuleBasedStateMachine):
     """Wants, arrivals, failures, pins and evictions as they come."""
 
