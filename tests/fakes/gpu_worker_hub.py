@@ -21,7 +21,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class FakeHub:
     """What it serves, how it misbehaves, and what it was asked for."""
 
-    files: dict[str, bytes]
+    files: dict[str, bytes] = field(repr=False)
     repo: str = "org/model"
     token: str = ""
     gated: bool = False
@@ -29,7 +29,7 @@ class FakeHub:
     """Bytes of a file's body after which each connection breaks."""
     stall_after: int | None = None
     """Bytes of a file's body after which it says nothing more until `go_on`."""
-    lies: dict[str, bytes] = field(default_factory=dict)
+    lies: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Other contents than the listing promises."""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """File and Range header of every download."""
