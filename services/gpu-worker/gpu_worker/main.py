@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
 from easel_kit.clock import SystemClock
-from easel_kit.errors import InvalidState, NotFound
+from easel_kit.errors import InvalidInput, InvalidState, NotFound
 from easel_kit.ids import ModelKey, WorkerId, new_id
 from easel_kit.lifecycle import Supervisor
 from easel_kit.log import get_logger
@@ -16,9 +17,11 @@ from easel_kit.objects import ObjectStore, open_object_store
 from easel_kit.rpc.channel import open_channel
 from easel_kit.rpc.server import build_server
 from easel_kit.telemetry import serve_metrics
+from gpu_worker.clients.bucket import S3Origin
 from gpu_worker.clients.decoding import InputBounds
 from gpu_worker.clients.ecs import EcsAgent
 from gpu_worker.clients.gallery import ObjectGallery, Patience
+from gpu_worker.clients.hub import HubOrigin
 from gpu_worker.clients.scheduler import GrpcScheduler
 from gpu_worker.domain.generation import Limits
 from gpu_worker.domain.work import Profile
@@ -29,6 +32,8 @@ from gpu_worker.service.loop import Worker
 from gpu_worker.service.outbox import Outbox
 from gpu_worker.service.protection import Pace, ScaleInGuard
 from gpu_worker.settings import Settings
+from gpu_worker.storage.disk_cache import DiskCache
+from gpu_worker.storage.model_store import ModelStore
 
 _log = get_logger(__name__)
 
@@ -49,10 +54,14 @@ async def run(settings: Settings, stop: asyncio.Event, *, store: ObjectStore | N
         clock = SystemClock()
         if store is None:
             store = await stack.enter_async_context(open_object_store(settings.objects, clock))
-        engine = await stack.enter_async_context(open_engine(_engine_options(settings)))
+        files = open_model_files(settings, stop.is_set)
+        engine = await stack.enter_async_context(
+            open_engine(_engine_options(settings), files=files)
+        )
         channel = await stack.enter_async_context(open_channel(settings.scheduler_address))
         tasks = await stack.enter_async_context(Supervisor(stop))
         tasks.start("engine", engine.watch())
+        tasks.start("catalogue", engine.tend())
         if not await _warm_up(engine, settings.preload_keys, stop):
             return
 
@@ -116,6 +125,34 @@ async def _warm_up(engine: AsyncEngine, keys: tuple[str, ...], stop: asyncio.Eve
         await asyncio.gather(loading, stopping, return_exceptions=True)
 
 
+def open_model_files(settings: Settings, stopped: Callable[[], bool]) -> ModelStore:
+    """Where models come from; fetches end once `stopped` answers true.
+
+    Raises:
+        InvalidInput: the cache's folder cannot be written, or the token's file not be read.
+    """
+    cache = None
+    if settings.model_disk_cache_dir is not None:
+        try:
+            cache = DiskCache(
+                settings.model_disk_cache_dir, settings.model_disk_cache_mb * 2**20, stopped
+            )
+        except OSError as error:
+            raise InvalidInput("model_disk_cache_dir", error.strerror or "unusable") from error
+    token = ""
+    if settings.model_hub_token_file is not None:
+        try:
+            token = settings.model_hub_token_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InvalidInput("model_hub_token_file", error.strerror or "unusable") from error
+    return ModelStore(
+        cache,
+        s3=S3Origin(region=settings.model_s3_region, endpoint=settings.model_s3_endpoint_url),
+        hub=HubOrigin(endpoint=settings.model_hub_endpoint, token=token),
+        stopped=stopped,
+    )
+
+
 def _profile(settings: Settings) -> Profile:
     return Profile(
         worker_id=WorkerId(settings.id or new_id("wrk")),
@@ -150,9 +187,13 @@ def _reachable(listen: str, port: int) -> str:
 def _engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         models_dir=settings.models_dir,
+        catalogue_file=settings.catalogue_file,
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,
         cache_bytes=settings.model_cache_mb * 2**20,
+        reserve_bytes=settings.model_cache_reserve_mb * 2**20,
+        embedding_bytes=settings.embedding_cache_mb * 2**20,
+        max_rows=settings.max_rows,
         preview_interval_s=settings.preview_interval_ms / 1000,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from easel_kit.ids import AttemptId, ModelKey
 from gpu_worker.domain.drawing import (
@@ -16,7 +18,9 @@ from gpu_worker.domain.drawing import (
     StepProgress,
 )
 from gpu_worker.domain.generation import Generation
+from gpu_worker.domain.layout import RemoteFile
 from gpu_worker.domain.model import ModelCard
+from gpu_worker.domain.source import RemoteSource, Wanted
 from gpu_worker.domain.work import Command, Message, Welcome
 
 
@@ -170,5 +174,81 @@ class Protection(Protocol):
 
         Raises:
             DependencyDown: nobody took the wish.
+        """
+        ...
+
+
+class ModelFiles(Protocol):
+    """Models' files on the local disk. For threads that may wait: calls block."""
+
+    def find(self, wanted: Wanted) -> Path | None:
+        """The folder (or the file, where the source is one of this machine) if it is here, whole.
+
+        Asks no network. Another process may remove it at any time unless `bring` holds it.
+        """
+        ...
+
+    def bring(self, wanted: Wanted) -> AbstractContextManager[Path]:
+        """Fetches what is not here yet; it stays for as long as the block lasts.
+
+        Raises:
+            NotFound: there is no such source, or nothing of that name in it.
+            InvalidState: what is there is not served (pickles, another checksum, too large), or
+                the worker has nowhere to keep remote files.
+            Forbidden: the source wants other credentials.
+            Overloaded: the disk is full of models in use.
+            DependencyDown: the source does not answer, or the fetch was stopped.
+        """
+        ...
+
+    def doubt(self, wanted: Wanted) -> None:
+        """Notes that the files could not be used: they are checked before the next use."""
+        ...
+
+
+Remote = TypeVar("Remote", bound=RemoteSource)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Remote]):
+    """All files of a remote source.
+
+    Attributes:
+        source: with a moving revision pinned, so that what is fetched is what was listed.
+        files: of it.
+    """
+
+    source: Remote
+    files: tuple[RemoteFile, ...]
+
+
+class ModelOrigin(Protocol[Remote]):
+    """One kind of remote source. Calls block; several threads may call."""
+
+    def list(self, source: Remote) -> Listing[Remote]:
+        """All files that the source has.
+
+        Raises:
+            NotFound, Forbidden, DependencyDown: as `ModelFiles.bring`.
+        """
+        ...
+
+    def download(
+        self,
+        source: Remote,
+        file: RemoteFile,
+        target: Path,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Writes the file's bytes to `target`, going on with what an earlier call left there.
+
+        Args:
+            source: as listed.
+            file: as listed.
+            target: in a folder that exists and that no other call uses.
+            stopped: asked every now and then; true ends the call.
+
+        Raises:
+            NotFound, Forbidden, DependencyDown: as `ModelFiles.bring`.
         """
         ...

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from easel_kit.objects import ObjectSettings
@@ -55,12 +55,47 @@ class Settings(ServiceSettings):
 
     objects: ObjectSettings = Field(description="Where pictures go.")
     models_dir: Path = Field(description="Its children are model directories.")
+    catalogue_file: Path | None = Field(
+        None,
+        description="TOML file that lists more models, of any source; docs/operations/models.md.",
+    )
+    model_disk_cache_dir: Path | None = Field(
+        None, description="Where files from S3 and hubs are kept; unset: they are not fetched."
+    )
+    model_disk_cache_mb: int = Field(
+        51_200, ge=1, description="Most that is kept there, in MiB; least recently used goes first."
+    )
+    model_s3_region: str = Field(
+        "", description="Of buckets with models; empty: boto3's own choice."
+    )
+    model_s3_endpoint_url: str = Field(
+        "", description="Another S3 endpoint than Amazon's, for models."
+    )
+    model_hub_endpoint: str = Field(
+        "", description="Another hub than huggingface.co, e.g. a mirror inside the house."
+    )
+    model_hub_token_file: Path | None = Field(
+        None, description="File with the hub's token; unset: none is sent."
+    )
     preload: str = Field(
         "shapes-64",
         description="Keys of models, separated by commas, in memory before it says it is ready.",
     )
     model_cache_mb: int = Field(
         4096, ge=1, description="Memory for the weights of all loaded models, in MiB."
+    )
+    model_cache_reserve_mb: int = Field(
+        0, ge=0, description="Of it, MiB that stay free as working memory of the steps."
+    )
+    embedding_cache_mb: int = Field(
+        64, ge=0, description="Memory for encoded prompts that may come again, in MiB."
+    )
+    max_rows: int = Field(
+        64,
+        ge=2,
+        le=1024,
+        description="Most rows of one forward, whatever the device seems to have room for; a "
+        "picture brings two with guidance.",
     )
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
@@ -89,6 +124,12 @@ class Settings(ServiceSettings):
     max_input_pixels: int = Field(
         4096 * 4096, ge=64, description="Largest width times height of a picture that a job reads."
     )
+
+    @model_validator(mode="after")
+    def _some_memory_is_for_models(self) -> Self:
+        if self.model_cache_reserve_mb >= self.model_cache_mb:
+            raise ValueError("model_cache_reserve_mb must be below model_cache_mb")
+        return self
 
     @property
     def preload_keys(self) -> tuple[str, ...]:

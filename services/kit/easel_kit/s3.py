@@ -1,4 +1,4 @@
-"""S3 as an object store: boto3 in a thread pool of its own."""
+"""S3 by boto3: an object store in a thread pool of its own, and a reader of files of any size."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from easel_kit.errors import DependencyDown, NotFound
+from easel_kit.errors import Conflict, DependencyDown, Forbidden, NotFound
 from easel_kit.objects import check_key
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 _THREADS = 8
+_CHUNK_BYTES = 2**20
+_REFUSED = {
+    "AccessDenied",
+    "AllAccessDisabled",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "403",
+}
 _Result = TypeVar("_Result")
 
 
@@ -29,18 +43,7 @@ class S3Store:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._executor = executor
-        self._client = boto3.client(
-            "s3",
-            region_name=region or None,
-            endpoint_url=endpoint or None,
-            config=Config(
-                signature_version="s3v4",
-                retries={"mode": "standard", "total_max_attempts": 3},
-                connect_timeout=3,
-                read_timeout=20,
-                max_pool_connections=_THREADS,
-            ),
-        )
+        self._client = _open_client(region, endpoint)
 
     async def put(self, key: str, data: bytes, media_type: str) -> None:
         """One PutObject."""
@@ -94,3 +97,89 @@ def open_s3_store(bucket: str, prefix: str, *, region: str, endpoint: str) -> It
     """A store below `s3://bucket/prefix`; empty region or endpoint: boto3's own choice."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="s3") as executor:
         yield S3Store(bucket, prefix, executor, region=region, endpoint=endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Object:
+    """One object of a listing; its ETag is another when its content is."""
+
+    key: str
+    size_bytes: int
+    etag: str
+
+
+class S3Reader:
+    """Lists and reads objects of any bucket, of any size. Calls block; several threads may call."""
+
+    def __init__(self, *, region: str, endpoint: str) -> None:
+        """Empty region or endpoint: boto3's own choice, as for the credentials."""
+        self._client = _open_client(region, endpoint)
+
+    def list(self, bucket: str, prefix: str) -> list[S3Object]:
+        """All objects whose keys begin with `prefix`.
+
+        Raises:
+            NotFound: no such bucket.
+            Forbidden: other credentials are wanted.
+            DependencyDown: the store does not answer.
+        """
+        with _reading():
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=prefix
+            )
+            return [
+                S3Object(found["Key"], found["Size"], found["ETag"])
+                for page in pages
+                for found in page.get("Contents", ())
+            ]
+
+    def read(self, bucket: str, key: str, *, etag: str, start: int = 0) -> Iterator[bytes]:
+        """The bytes of an object from `start` on, in chunks of at most a MiB.
+
+        Raises:
+            NotFound, Forbidden, DependencyDown: as `list`; also between two chunks.
+            Conflict: the object is another than that of `etag` by now.
+        """
+        with _reading():
+            body = self._client.get_object(
+                Bucket=bucket, Key=key, IfMatch=etag, Range=f"bytes={start}-"
+            )["Body"]
+            try:
+                yield from body.iter_chunks(_CHUNK_BYTES)
+            finally:
+                body.close()
+
+
+def _open_client(region: str, endpoint: str) -> S3Client:
+    # of a session of its own: the default one is not made for several threads
+    return boto3.Session().client(
+        "s3",
+        region_name=region or None,
+        endpoint_url=endpoint or None,
+        config=Config(
+            signature_version="s3v4",
+            retries={"mode": "standard", "total_max_attempts": 3},
+            connect_timeout=3,
+            read_timeout=20,
+            max_pool_connections=_THREADS,
+        ),
+    )
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in {"NoSuchKey", "NoSuchBucket", "404"}:
+            raise NotFound("bucket or object", "of that name") from error
+        if code in {"PreconditionFailed", "412"}:
+            raise Conflict("the object changed while it was read") from error
+        if code in _REFUSED:
+            raise Forbidden(f"the object store wants other credentials ({code})") from error
+        raise DependencyDown(f"the object store refused the request ({code})") from error
+    except NoCredentialsError as error:
+        raise Forbidden("there are no credentials for the object store") from error
+    except BotoCoreError as error:
+        raise DependencyDown("the object store does not answer") from error

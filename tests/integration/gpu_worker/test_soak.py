@@ -144,7 +144,7 @@ def census(monkeypatch: pytest.MonkeyPatch) -> Census:
         keep.append(drawing)
         ended(drawing, outcome)
 
-    def count_bytes(cache: ModelCache, key: ModelKey, part: Part) -> None:
+    def count_bytes(cache: ModelCache[Part], key: ModelKey, part: Part) -> None:
         found.loads += 1
         arrived(cache, key, part)
         found.most_bytes = max(found.most_bytes, cache.used_bytes)

@@ -50,6 +50,7 @@ def test_models_to_preload_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
         ("WORKER_MAX_INPUT_MB", "0"),
         ("WORKER_MAX_INPUT_PIXELS", "63"),
         ("WORKER_ECS_AGENT_URI", "file:///etc/passwd"),
+        ("WORKER_MODEL_DISK_CACHE_MB", "0"),
     ],
 )
 def test_wrong_values_are_refused_by_name(
@@ -57,3 +58,8 @@ def test_wrong_values_are_refused_by_name(
 ) -> None:
     with pytest.raises(SettingsError, match=name):
         told(monkeypatch, **{name: value})
+
+
+def test_some_memory_must_be_left_for_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="model_cache_reserve_mb must be below"):
+        told(monkeypatch, WORKER_MODEL_CACHE_MB="4", WORKER_MODEL_CACHE_RESERVE_MB="4")

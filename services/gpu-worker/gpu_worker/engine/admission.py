@@ -1,19 +1,15 @@
-"""From an order to a job that can step: its models brought together and pinned, prompts encoded.
-
-One order at a time waits for models that are not all in memory, so that no two ever hold each half
-of what the other needs. Orders whose models are there go past it, for a while.
-"""
+"""From an order to a job that can step: its models in memory and pinned, its prompts encoded."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from easel_kit.errors import DomainError
 from easel_kit.ids import AttemptId, ModelKey
-from gpu_worker.domain.drawing import Failed, FailureKind, Outcome
+from gpu_worker.domain.drawing import Failed, FailureKind
 from gpu_worker.engine.cache import ModelCache, Waiter
 from gpu_worker.engine.catalogue import Catalogue
 from gpu_worker.engine.embeddings import EmbeddingCache, PromptKey
@@ -22,100 +18,75 @@ from gpu_worker.engine.model import Adaptation, CannotDraw, Encoded, Model, Part
 from gpu_worker.engine.vocabulary import unknown_words
 from gpu_worker.engine.whole import WholeModel
 
-_PATIENCE_S = 5.0
-"""How long an order that waits for memory is passed by others: then they wait behind it."""
+Parts = Mapping[ModelKey, Part]
 
 
 @dataclass(slots=True, eq=False)
-class _Pending:
+class _Waiting:
+    """An order whose models are asked for; none is asked for while it is parked."""
+
     order: Order
-    keys: tuple[ModelKey, ...]
-    since_s: float
-    pinned: dict[ModelKey, Part] = field(default_factory=dict)
-    asking: bool = False
-    parked: bool = False
+    waiter: Waiter[Parts] | None = None
 
 
 class Admission:
     """Orders that are not jobs yet. Of the engine's thread only."""
 
-    def __init__(self, catalogue: Catalogue, cache: ModelCache, embeddings: EmbeddingCache) -> None:
+    def __init__(
+        self, catalogue: Catalogue, cache: ModelCache[Part], embeddings: EmbeddingCache
+    ) -> None:
         """Pins in `cache` what it admits; whoever ends a job unpins its keys."""
         self._catalogue = catalogue
         self._cache = cache
         self._embeddings = embeddings
-        self._pending: dict[AttemptId, _Pending] = {}
-        self._complete: deque[_Pending] = deque()
+        self._waiting: dict[AttemptId, _Waiting] = {}
+        self._ready: OrderedDict[AttemptId, tuple[Order, Parts]] = OrderedDict()
 
     def __contains__(self, attempt_id: AttemptId) -> bool:
-        return attempt_id in self._pending
+        return attempt_id in self._waiting or attempt_id in self._ready
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._ready)
 
     @property
     def can_go_on(self) -> bool:
-        """Whether `next_job` has something to do."""
-        return bool(self._complete)
-
-    @property
-    def waiting(self) -> int:
-        """Orders that are not jobs yet."""
-        return len(self._pending)
+        """Whether there is an order for `next_job`."""
+        return bool(self._ready)
 
     def take(self, order: Order) -> None:
         """An order arrives; its listener may hear of a failure at once."""
-        asked = order.asked
-        keys = (
-            asked.model_key,
-            *(lora.model_key for lora in asked.loras),
-            *(control.model_key for control in asked.controls),
-        )
-        pending = _Pending(order, tuple(dict.fromkeys(keys)), time.monotonic())
-        self._pending[order.attempt_id] = pending
-        for key in pending.keys:
-            try:
+        waiting = self._waiting[order.attempt_id] = _Waiting(order)
+        try:
+            for key in _keys(order):
                 self._catalogue.check_usable(key)
-            except DomainError as error:
-                self._fail(pending, error)
-                return
-        self.advance()
+        except DomainError as error:
+            self._fail(waiting, error)
+        else:
+            self._ask(waiting)
 
     def stop(self, attempt_id: AttemptId) -> Order:
         """Forgets an order, which is here; its listener has heard nothing."""
-        pending = self._pending[attempt_id]
-        self._drop(pending)
-        self.advance()
-        return pending.order
+        return self._remove(attempt_id)
 
     def park(self, attempt_id: AttemptId) -> None:
         """Sets an order aside, which is here: it holds nothing until it is taken up again."""
-        pending = self._pending[attempt_id]
-        pending.parked, pending.asking = True, False
-        self._let_go(pending)
-        self.advance()
+        order = self._remove(attempt_id)
+        self._waiting[attempt_id] = _Waiting(order)
 
     def resume(self, attempt_id: AttemptId) -> None:
-        """Goes on with an order, which is here."""
-        self._pending[attempt_id].parked = False
-        self.advance()
+        """Goes on with an order, which is here; nothing happens where it was not parked."""
+        waiting = self._waiting.get(attempt_id)
+        if waiting is not None and waiting.waiter is None:
+            self._ask(waiting)
 
     def drain(self) -> list[Order]:
         """Forgets all orders."""
-        return [self.stop(attempt_id) for attempt_id in tuple(self._pending)]
+        return [self._remove(attempt_id) for attempt_id in (*self._waiting, *self._ready)]
 
-    def advance(self) -> None:
-        """Looks who has all that it needs; has one more ask for the rest."""
-        now_s = time.monotonic()
-        blocked = False
-        for pending in tuple(self._pending.values()):
-            if pending.parked or pending in self._complete:
-                continue
-            if not blocked and self._cache.keys.issuperset(pending.keys):
-                self._pin(pending)
-                self._complete.append(pending)
-            elif not blocked:
-                asking = next((one for one in self._pending.values() if one.asking), pending)
-                if asking is pending and not pending.asking:
-                    self._ask(pending)
-                blocked = asking is pending and now_s - pending.since_s > _PATIENCE_S
+    def peek(self) -> Order:
+        """The order that `next_job` takes."""
+        order, _ = next(iter(self._ready.values()))
+        return order
 
     def next_job(self) -> JobState:
         """Makes one job of an order whose models are all there.
@@ -123,84 +94,58 @@ class Admission:
         Raises:
             Exception: what made it fail, after the order is forgotten: for the caller to judge.
         """
-        pending = self._complete.popleft()
+        _, (order, parts) = self._ready.popitem(last=False)
         try:
-            job = self._make(pending)
+            return self._make(order, parts)
         except BaseException:
-            self._drop(pending)
+            self._unpin(order)
             raise
-        del self._pending[pending.order.attempt_id]
-        self.advance()
-        return job
-
-    def peek(self) -> Order:
-        """The order that `next_job` takes."""
-        return self._complete[0].order
 
     # --- models -----------------------------------------------------------------------------
 
-    def _pin(self, pending: _Pending) -> None:
-        for key in pending.keys:
-            if key not in pending.pinned:
-                pending.pinned[key] = self._cache.pin(key)
-        pending.asking = False
+    def _ask(self, waiting: _Waiting) -> None:
+        waiting.waiter = Waiter[Parts](
+            ready=partial(self._got, waiting), failed=partial(self._fail, waiting)
+        )
+        self._cache.want_all(_keys(waiting.order), waiting.waiter)
 
-    def _ask(self, pending: _Pending) -> None:
-        pending.asking = True
-        for key in pending.keys:
-            if pending.order.attempt_id not in self._pending:
-                return  # an earlier key failed at once
-            if key not in pending.pinned:
-                self._cache.want(
-                    key,
-                    Waiter(
-                        ready=partial(self._got, pending, key),
-                        failed=partial(self._fail, pending),
-                    ),
-                )
+    def _got(self, waiting: _Waiting, parts: Parts) -> None:
+        order = waiting.order
+        for key in _keys(order):
+            self._cache.pin(key)
+        del self._waiting[order.attempt_id]
+        self._ready[order.attempt_id] = (order, parts)
 
-    def _got(self, pending: _Pending, key: ModelKey, _part: Part) -> None:
-        if not pending.asking:
-            return  # stopped or set aside while the model was loading
-        pending.pinned[key] = self._cache.pin(key)
-        if len(pending.pinned) == len(pending.keys):
-            pending.asking = False
-            self._complete.append(pending)
-            self.advance()
+    def _fail(self, waiting: _Waiting, error: DomainError) -> None:
+        del self._waiting[waiting.order.attempt_id]
+        waiting.order.listener.ended(Failed(FailureKind.TRANSIENT, "model_unavailable", str(error)))
 
-    def _fail(self, pending: _Pending, error: DomainError) -> None:
-        if self._pending.get(pending.order.attempt_id) is not pending or pending.parked:
-            return
-        self._drop(pending)
-        failure: Outcome = Failed(FailureKind.TRANSIENT, "model_unavailable", str(error))
-        pending.order.listener.ended(failure)
-        self.advance()
+    def _remove(self, attempt_id: AttemptId) -> Order:
+        if attempt_id in self._ready:
+            order, _ = self._ready.pop(attempt_id)
+            self._unpin(order)
+            return order
+        waiting = self._waiting.pop(attempt_id)
+        if waiting.waiter is not None:
+            self._cache.withdraw(waiting.waiter)
+        return waiting.order
 
-    def _drop(self, pending: _Pending) -> None:
-        self._pending.pop(pending.order.attempt_id, None)
-        pending.asking = False
-        self._let_go(pending)
-
-    def _let_go(self, pending: _Pending) -> None:
-        if pending in self._complete:
-            self._complete.remove(pending)
-        for key in pending.pinned:
+    def _unpin(self, order: Order) -> None:
+        for key in _keys(order):
             self._cache.unpin(key)
-        pending.pinned.clear()
 
     # --- jobs -------------------------------------------------------------------------------
 
-    def _make(self, pending: _Pending) -> JobState:
-        order, asked = pending.order, pending.order.asked
-        model = pending.pinned[asked.model_key]
+    def _make(self, order: Order, parts: Parts) -> JobState:
+        asked = order.asked
+        model = parts[asked.model_key]
         adaptations = tuple(
-            Adaptation(lora.model_key, pending.pinned[lora.model_key], lora.weight)
-            for lora in asked.loras
+            Adaptation(lora.model_key, parts[lora.model_key], lora.weight) for lora in asked.loras
         )
         steers = tuple(
             Steer(
                 control.model_key,
-                pending.pinned[control.model_key],
+                parts[control.model_key],
                 order.inputs[control.object_key],
                 control.weight,
                 control.begin,
@@ -213,7 +158,7 @@ class Admission:
             conditioning = self._condition(order, model, adaptations)
         elif not isinstance(model, WholeModel):
             raise CannotDraw(f"{asked.model_key} draws nothing by itself")
-        job = JobState(order, pending.keys, model, adaptations, steers, conditioning)
+        job = JobState(order, _keys(order), model, adaptations, steers, conditioning)
         for index in range(asked.image_count):
             job.add_picture(index)
         return job
@@ -237,3 +182,11 @@ class Admission:
         warnings = positive.warnings + (negative.warnings if negative else ())
         known = self._catalogue.find(asked.model_key).known_words
         return Conditioning(positive, negative, warnings + unknown_words(asked.prompt, known))
+
+
+def _keys(order: Order) -> tuple[ModelKey, ...]:
+    """All that must be in memory for it, each once."""
+    asked = order.asked
+    adapters = (lora.model_key for lora in asked.loras)
+    networks = (control.model_key for control in asked.controls)
+    return tuple(dict.fromkeys((asked.model_key, *adapters, *networks)))

@@ -1,99 +1,87 @@
-"""The models on disk: which directories hold one, what they say of themselves, what is wrong.
+"""The models that this worker knows: children of one folder, and entries of one file.
 
-A model directory is a saved diffusers pipeline (`model_index.json`, weights in safetensors) with
-an `easel.json` beside it that holds the preset. Nothing here loads weights or torch.
+Read at start. Later a model is read again only when somebody asks, or when it is unavailable and
+its back-off is over: never for a job. Nothing here loads weights.
 """
 
 from __future__ import annotations
 
-import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-
-from easel_kit.errors import InvalidState, NotFound
+from easel_kit.errors import InvalidInput, InvalidState, NotFound
 from easel_kit.ids import ModelKey
 from easel_kit.log import get_logger
-from gpu_worker.domain.model import ModelCard, ModelDefaults, PictureSize
+from gpu_worker.domain.layout import INDEX_FILE, PRESET_FILE
+from gpu_worker.domain.source import LocalSource
+from gpu_worker.engine.catalogue_file import Record, read_catalogue_file
+from gpu_worker.engine.entry import Entry, LatentMap, Reader
+from gpu_worker.ports import ModelFiles
 
-PRESET_FILE = "easel.json"
-INDEX_FILE = "model_index.json"
+__all__ = ["Catalogue", "Entry", "LatentMap"]
 
-_SERVED = {"StableDiffusionPipeline"}
-_WEIGHTED = ("text_encoder", "unet", "vae")
-_Row = Annotated[list[float], Field(min_length=1)]
+_FIRST_RETRY_S = 30.0
+_LAST_RETRY_S = 900.0
 
 _log = get_logger(__name__)
 
 
-class _Defaults(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    steps: int = Field(ge=1)
-    guidance: float = Field(ge=0)
-    width_px: int = Field(ge=8, multiple_of=8)
-    height_px: int = Field(ge=8, multiple_of=8)
-    sampler: str
-
-
-class _Preset(BaseModel):
-    """What stands in `easel.json`; fields that only other services read are passed over."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    key: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    name: str = Field(min_length=1)
-    base: str = Field(min_length=1)
-    type: str = "main"
-    description: str = ""
-    licence: str = ""
-    defaults: _Defaults
-    sizes: list[tuple[int, int]] = []
-    max_steps: int = Field(150, ge=1)
-    max_prompt_tokens: int = Field(75, ge=1)
-    samplers: list[str] = []
-    latent_rgb: list[_Row] | None = Field(None, min_length=3, max_length=3)
-    latent_rgb_bias: list[float] | None = Field(None, min_length=3, max_length=3)
-
-
 @dataclass(frozen=True, slots=True)
-class LatentMap:
-    """A linear look at latents: `rgb = weights @ latent + bias`, each colour in 0 to 1."""
+class _Trouble:
+    """How often in a row a model could not be served, and when it is worth another look."""
 
-    weights: tuple[tuple[float, ...], ...]
-    bias: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One model of the catalogue and where its files are."""
-
-    card: ModelCard
-    path: Path
-    latent_map: LatentMap | None = None
-    known_words: frozenset[str] | None = None
-    """Lower-case; None where the model has no fixed vocabulary."""
+    times: int
+    due_s: float
 
 
 class Catalogue:
-    """What `models_dir` holds, read at start and again for a model that is asked for anew."""
+    """All models by key. The engine's thread changes it; `at_hand`, `read` and `due` suit any."""
 
-    def __init__(self, models_dir: Path, samplers: tuple[str, ...]) -> None:
-        """Reads every directory; a broken one becomes an entry that says why.
+    def __init__(
+        self,
+        models_dir: Path,
+        samplers: tuple[str, ...],
+        *,
+        catalogue_file: Path | None = None,
+        files: ModelFiles | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Reads everything; what is broken becomes an entry that says why.
+
+        An entry of the file comes before a child of the folder with the same key, and instead of
+        a child that is its source.
 
         Args:
-            models_dir: its direct children are the models; it may be absent.
+            models_dir: each direct child with an `easel.json` or `model_index.json` is a model; it
+                may be absent.
             samplers: names that the engine knows; a preset may list fewer.
+            catalogue_file: TOML with more models; None: there is none.
+            files: brings remote files here; None: only those of this machine are served.
+            now: seconds of a clock that never goes back.
+
+        Raises:
+            InvalidInput: the file as a whole cannot be read.
         """
-        self._samplers = samplers
+        self._file = catalogue_file
+        self._reader = Reader(samplers, files)
+        self._now = now
         self._entries: dict[ModelKey, Entry] = {}
-        children = sorted(models_dir.iterdir()) if models_dir.is_dir() else []
-        for path in children:
-            if (path / PRESET_FILE).is_file() or (path / INDEX_FILE).is_file():
-                self._admit(read_entry(path, samplers))
+        self._troubles: dict[ModelKey, _Trouble] = {}
+        listed = read_catalogue_file(catalogue_file) if catalogue_file else ()
+        for record in listed:
+            self._add(self._reader.read(record))
+        taken = {
+            record.source.path.resolve()
+            for record in listed
+            if isinstance(record.source, LocalSource)
+        }
+        for path in sorted(models_dir.iterdir()) if models_dir.is_dir() else ():
+            is_model = (path / PRESET_FILE).is_file() or (path / INDEX_FILE).is_file()
+            if is_model and path.resolve() not in taken:
+                self._add(self._reader.read(_child(path)))
 
     def entries(self) -> tuple[Entry, ...]:
         """All models, by key."""
@@ -121,132 +109,95 @@ class Catalogue:
         if reason:
             raise InvalidState(f"model {key} is unavailable: {reason}")
 
-    def refresh(self, key: ModelKey) -> Entry:
-        """Reads the model's files again, so that a repaired directory serves without a restart.
+    def at_hand(self, entry: Entry) -> AbstractContextManager[Entry]:
+        """The entry with its files on the disk, as `Reader.at_hand`: blocks, from any thread."""
+        return self._reader.at_hand(entry)
 
-        Raises:
-            NotFound: no such key.
-        """
-        found = read_entry(self.find(key).path, self._samplers)
-        if found.card.key != key:
-            found = _broken(found.path, key, f"its {PRESET_FILE} now names another key")
-        self._entries[key] = found
-        return found
-
-    def mark_unavailable(self, key: ModelKey, reason: str) -> None:
-        """Notes that the model's files turned out unusable.
+    def read(self, key: ModelKey) -> Entry:
+        """What the model's files and its place in the catalogue say now; from any thread.
 
         Raises:
             NotFound: no such key.
         """
         entry = self.find(key)
-        self._entries[key] = replace(entry, card=replace(entry.card, unavailable_reason=reason))
-        _log.warning("model.refused", model=key, reason=reason)
+        if entry.record is None:
+            return entry
+        record = self._record_again(key, entry.record)
+        found = self._reader.read(record)
+        if found.card.key == key:
+            return found
+        card = replace(
+            found.card, key=key, unavailable_reason=f"its {PRESET_FILE} now names another key"
+        )
+        return replace(found, card=card)
 
-    def _admit(self, entry: Entry) -> None:
-        key = entry.card.key
+    def put(self, entry: Entry) -> None:
+        """Takes what `read` found instead of what was known."""
+        self._entries[entry.card.key] = entry
         if entry.card.unavailable_reason:
-            _log.warning("model.refused", model=key, reason=entry.card.unavailable_reason)
+            self._note_trouble(entry)
+
+    def refresh(self, key: ModelKey) -> Entry:
+        """Reads the model again because somebody asks: what was repaired serves at once.
+
+        Raises:
+            NotFound: no such key.
+        """
+        found = self.read(key)
+        self._troubles.pop(key, None)
+        self.put(found)
+        return found
+
+    def loaded(self, entry: Entry) -> None:
+        """Notes what `at_hand` gave for a load that went well: true class, features and size."""
+        self._troubles.pop(entry.card.key, None)
+        self._entries[entry.card.key] = entry
+
+    def mark_unavailable(self, key: ModelKey, reason: str) -> None:
+        """Notes that the model's files could not be had or used.
+
+        Raises:
+            NotFound: no such key.
+        """
+        entry = self.find(key)
+        self.put(replace(entry, card=replace(entry.card, unavailable_reason=reason)))
+
+    def due(self) -> tuple[ModelKey, ...]:
+        """Unavailable models that are worth another look.
+
+        That is 30 s after the first failure in a row, then twice as long each time, up to 15 min.
+        """
+        now = self._now()
+        return tuple(key for key, trouble in tuple(self._troubles.items()) if trouble.due_s <= now)
+
+    def _add(self, entry: Entry) -> None:
+        key = entry.card.key
         if key in self._entries:
-            _log.warning("model.duplicated", model=key, directory=entry.path.name)
+            where = entry.record.where if entry.record else ""
+            _log.warning("model.duplicated", model=key, place=where)
             return
-        self._entries[key] = entry
+        self.put(entry)
+
+    def _note_trouble(self, entry: Entry) -> None:
+        key = entry.card.key
+        times = self._troubles[key].times + 1 if key in self._troubles else 1
+        wait_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** min(times - 1, 10))
+        self._troubles[key] = _Trouble(times, self._now() + wait_s)
+        _log.warning("model.refused", model=key, reason=entry.card.unavailable_reason)
+
+    def _record_again(self, key: ModelKey, known: Record) -> Record:
+        """The model's record as it stands in the catalogue file now."""
+        if known.where == PRESET_FILE or self._file is None:
+            return known
+        try:
+            listed = read_catalogue_file(self._file)
+        except InvalidInput as error:
+            return replace(known, fault=error.reason)
+        for record in listed:
+            if record.key == key:
+                return record
+        return replace(known, fault=f"{self._file.name} does not list it any more")
 
 
-def read_entry(path: Path, samplers: tuple[str, ...]) -> Entry:
-    """The entry for one directory, unavailable with a reason where something is wrong."""
-    try:
-        preset = _Preset.model_validate_json((path / PRESET_FILE).read_bytes())
-    except OSError:
-        return _broken(path, ModelKey(path.name), f"{PRESET_FILE} is missing or unreadable")
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        return _broken(path, ModelKey(path.name), f"{PRESET_FILE}: {where}: {first['msg']}")
-    offered = tuple(name for name in (preset.samplers or samplers) if name in samplers)
-    reason = _find_fault(path)
-    if not reason and preset.defaults.sampler not in offered:
-        reason = f"{PRESET_FILE}: the default sampler is not among its samplers"
-    defaults = preset.defaults
-    card = ModelCard(
-        key=ModelKey(preset.key),
-        name=preset.name,
-        base=preset.base,
-        type=preset.type,
-        description=preset.description,
-        licence=preset.licence,
-        defaults=ModelDefaults(
-            steps=defaults.steps,
-            guidance=defaults.guidance,
-            width_px=defaults.width_px,
-            height_px=defaults.height_px,
-            sampler=defaults.sampler,
-        ),
-        sizes=tuple(PictureSize(width, height) for width, height in preset.sizes),
-        max_steps=preset.max_steps,
-        max_prompt_tokens=preset.max_prompt_tokens,
-        samplers=offered,
-        unavailable_reason=reason,
-    )
-    return Entry(card, path, _latent_map(preset))
-
-
-def _latent_map(preset: _Preset) -> LatentMap | None:
-    if preset.latent_rgb is None:
-        return None
-    bias = preset.latent_rgb_bias or [0.0, 0.0, 0.0]
-    return LatentMap(tuple(tuple(row) for row in preset.latent_rgb), tuple(bias))
-
-
-def _broken(path: Path, key: ModelKey, reason: str) -> Entry:
-    card = ModelCard(
-        key=key,
-        name=path.name,
-        base="",
-        type="main",
-        description="",
-        licence="",
-        defaults=ModelDefaults(1, 1.0, 64, 64, ""),
-        sizes=(),
-        max_steps=1,
-        max_prompt_tokens=0,
-        samplers=(),
-        unavailable_reason=reason,
-    )
-    return Entry(card, path)
-
-
-def _find_fault(path: Path) -> str:
-    """Why the saved pipeline cannot be served; empty when nothing is wrong at a glance."""
-    if fault := _index_fault(path / INDEX_FILE):
-        return fault
-    if not (path / "tokenizer").is_dir() or not (path / "scheduler").is_dir():
-        return "tokenizer or scheduler is missing"
-    for part in _WEIGHTED:
-        files = sorted((path / part).glob("*.safetensors"))
-        if not files:
-            return f"{part} has no safetensors weights"
-        for file in files:
-            if fault := _weight_fault(file):
-                return f"{part}/{file.name} {fault}"
-    return ""
-
-
-def _index_fault(file: Path) -> str:
-    try:
-        index: Any = json.loads(file.read_bytes())
-    except OSError:
-        return f"{INDEX_FILE} is missing or unreadable"
-    except ValueError:
-        return f"{INDEX_FILE} is no JSON"
-    family = index.get("_class_name") if isinstance(index, dict) else None
-    return "" if family in _SERVED else f"pipelines of class {family} are not served"
-
-
-def _weight_fault(file: Path) -> str:
-    # opening reads the header and compares it with the file's length: a cut file shows here
-    try:
-        with safe_open(file, framework="np"):
-            return ""
-    except (SafetensorError, OSError):
-        return "is damaged"
+def _child(path: Path) -> Record:
+    return Record(ModelKey(path.name), LocalSource(path), {}, PRESET_FILE, path)

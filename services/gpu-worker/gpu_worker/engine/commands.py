@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from easel_kit.errors import DomainError
 from easel_kit.ids import AttemptId, ModelKey
+from gpu_worker.engine.catalogue import Entry
 from gpu_worker.engine.job import Order
 from gpu_worker.engine.model import Part
 
@@ -61,9 +63,37 @@ class Unload:
 class Loaded:
     """A load has ended, with a model or with a reason for the catalogue."""
 
-    key: ModelKey
+    entry: Entry
     part: Part | None
     reason: str = ""
+
+    @property
+    def key(self) -> ModelKey:
+        """Of the model."""
+        return self.entry.card.key
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """An unavailable model was looked at again; this is what was found."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """Do a piece of work that may not run beside a step; `done` has its result, or is cancelled."""
+
+    done: Future[Part]
+    work: Callable[[], Part]
+
+    def __call__(self) -> None:
+        """Does it."""
+        if self.done.set_running_or_notify_cancel():
+            try:
+                self.done.set_result(self.work())
+            except Exception as error:  # noqa: BLE001 (whoever waits for it decides)
+                self.done.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +109,4 @@ class Close:
     """End all jobs and leave the thread."""
 
 
-Command = Begin | Stop | Park | Resume | Load | Unload | Loaded | Measure | Close
+Command = Begin | Stop | Park | Resume | Load | Unload | Loaded | Reread | Perform | Measure | Close

@@ -10,9 +10,10 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +40,8 @@ from gpu_worker.engine.commands import (
     Loaded,
     Measure,
     Park,
+    Perform,
+    Reread,
     Resume,
     Stop,
     Unload,
@@ -55,8 +58,14 @@ from gpu_worker.engine.job import Order
 from gpu_worker.engine.model import Part
 from gpu_worker.engine.samplers import SAMPLERS
 from gpu_worker.engine.step_engine import StepEngine
+from gpu_worker.ports import ModelFiles
 
 _log = get_logger(__name__)
+
+_LOADERS = 4
+"""Models that are fetched at the same time; they are read one after the other."""
+
+_TEND_EVERY_S = 15.0
 
 LoadPart = Callable[[Entry, torch.dtype], Part]
 
@@ -72,7 +81,9 @@ class EngineOptions:
         device: a torch device, or `auto`.
         dtype: a number format by its torch name, or `auto`.
         threads: of one CPU operation; 0 chooses.
+        catalogue_file: TOML that lists more models; None: there is none.
         cache_bytes: for the weights of all loaded models.
+        reserve_bytes: of it, what stays free as working memory of the steps.
         embedding_bytes: for encoded prompts that may come again.
         max_rows: of one forward; a picture brings two with guidance, else one.
         preview_interval_s: a job sends looks no more often than this.
@@ -82,7 +93,9 @@ class EngineOptions:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
+    catalogue_file: Path | None = None
     cache_bytes: int = 4 * 2**30
+    reserve_bytes: int = 0
     embedding_bytes: int = 64 * 2**20
     max_rows: int = 64
     preview_interval_s: float = 0.1
@@ -130,11 +143,23 @@ class _Drawing:
 class AsyncEngine:
     """Port `Engine` over a `StepEngine` on a thread of its own."""
 
-    def __init__(self, options: EngineOptions, loader: Executor, load: LoadPart) -> None:
+    def __init__(
+        self,
+        options: EngineOptions,
+        loader: Executor,
+        load: LoadPart,
+        files: ModelFiles | None = None,
+    ) -> None:
         """Reads the catalogue; nothing runs before `start`.
 
+        Args:
+            options: how it runs.
+            loader: threads that may wait for files.
+            load: reads a model's files.
+            files: brings models from elsewhere to this machine; None: only those here are served.
+
         Raises:
-            InvalidInput: no such device or number format.
+            InvalidInput: no such device or number format, or the catalogue's file cannot be read.
         """
         self._device = choose_device(options.device)
         self._dtype = choose_dtype(options.dtype, self._device)
@@ -142,14 +167,20 @@ class AsyncEngine:
         self._device_name = describe(self._device)
         self._loader = loader
         self._load_part = load
-        self._catalogue = Catalogue(options.models_dir, tuple(SAMPLERS))
+        self._reading = threading.Lock()
+        self._catalogue = Catalogue(
+            options.models_dir,
+            tuple(SAMPLERS),
+            catalogue_file=options.catalogue_file,
+            files=files,
+        )
         self._cards: tuple[ModelCard, ...] = ()
         self._show_catalogue(frozenset())
         self._thread: Future[None] | None = None
         self._engine = StepEngine(
             self._catalogue,
             self._device,
-            cache=lambda start, changed: ModelCache(options.cache_bytes, start, changed),
+            cache=partial(_make_cache, self._catalogue, options, item_bytes=self._dtype.itemsize),
             embedding_bytes=options.embedding_bytes,
             max_rows=options.max_rows,
             preview_interval_s=options.preview_interval_s,
@@ -221,6 +252,15 @@ class AsyncEngine:
         """Ends the engine's thread at its next step boundary; waits for nothing."""
         self._engine.post(Close())
 
+    async def tend(self) -> None:
+        """Looks again at models that are unavailable, each after a while; a task to supervise."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_TEND_EVERY_S)
+            for key in self._catalogue.due():
+                entry = await loop.run_in_executor(self._loader, self._catalogue.read, key)
+                self._post(Reread(entry))
+
     async def watch(self) -> None:
         """Ends when the engine's thread ends; a task to supervise.
 
@@ -248,23 +288,36 @@ class AsyncEngine:
             for entry in self._catalogue.entries()
         )
 
-    def _start_load(self, entry: Entry, answer: Callable[[Loaded], None]) -> None:
-        if self._dtype is torch.float32:
-            self._loader.submit(lambda: answer(self._read(entry)))
-        else:
-            # diffusers and transformers switch torch's process-wide default number format while
-            # they read weights: beside a running step that could change a neighbour's numbers
-            answer(self._read(entry))
+    def _start_load(self, entry: Entry, answer: Callable[[Command], None]) -> None:
+        self._loader.submit(self._bring, entry, answer)
 
-    def _read(self, entry: Entry) -> Loaded:
+    def _bring(self, entry: Entry, answer: Callable[[Command], None]) -> None:
+        """Has the files on this machine and in memory; on a thread that may wait."""
         key = entry.card.key
         try:
-            part = self._load_part(entry, self._dtype)
+            with self._catalogue.at_hand(entry) as local:
+                part = self._read(local)
+        except CancelledError:
+            return  # the engine has ended, and with it whoever waited
+        except DomainError as error:
+            answer(Loaded(entry, None, str(error)))
         except Exception as error:  # noqa: BLE001 (whatever is wrong with files, the worker lives)
             _log.warning("model.unreadable", model=key, exc_info=error)
-            return Loaded(key, None, f"its files cannot be loaded ({type(error).__name__})")
-        _log.info("model.loaded", model=key, size_bytes=part.size_bytes)
-        return Loaded(key, part)
+            reason = f"its files cannot be loaded ({type(error).__name__})"
+            answer(Loaded(entry, None, reason))
+        else:
+            _log.info("model.loaded", model=key, size_bytes=part.size_bytes)
+            answer(Loaded(local, part))
+
+    def _read(self, entry: Entry) -> Part:
+        if self._dtype is torch.float32:
+            with self._reading:  # the libraries' loaders are not made for several threads
+                return self._load_part(entry, self._dtype)
+        # diffusers and transformers switch torch's process-wide default number format while they
+        # read weights: beside a running step that could change a neighbour's numbers
+        reading: Future[Part] = Future()
+        self._post(Perform(reading, lambda: self._load_part(entry, self._dtype)))
+        return reading.result()
 
     async def _ask(self, command: Callable[[Callable[[_Answer], None]], Command]) -> _Answer:
         """Posts a command and waits for what it is answered with."""
@@ -290,9 +343,26 @@ class AsyncEngine:
             raise error
 
 
+def _make_cache(
+    catalogue: Catalogue,
+    options: EngineOptions,
+    start_load: Callable[[ModelKey], None],
+    changed: Callable[[], None],
+    *,
+    item_bytes: int,
+) -> ModelCache[Part]:
+    return ModelCache[Part](
+        options.cache_bytes,
+        start_load,
+        changed,
+        estimate=lambda key: catalogue.find(key).memory_bytes(item_bytes),
+        reserve_bytes=options.reserve_bytes,
+    )
+
+
 @asynccontextmanager
 async def open_engine(
-    options: EngineOptions, load: LoadPart = load_part
+    options: EngineOptions, load: LoadPart = load_part, *, files: ModelFiles | None = None
 ) -> AsyncIterator[AsyncEngine]:
     """An engine with its thread running inside the block; leaving it ends what still runs.
 
@@ -300,10 +370,10 @@ async def open_engine(
         InvalidInput: no such device or number format.
     """
     with (
-        ThreadPoolExecutor(1, thread_name_prefix="load") as loader,
+        ThreadPoolExecutor(_LOADERS, thread_name_prefix="load") as loader,
         ThreadPoolExecutor(1, thread_name_prefix="engine") as executor,
     ):
-        engine = AsyncEngine(options, loader, load)
+        engine = AsyncEngine(options, loader, load, files)
         engine.start(executor)
         try:
             yield engine

@@ -12,14 +12,14 @@ from gpu_worker.domain.drawing import Failed
 from gpu_worker.engine import failures, metrics
 from gpu_worker.engine.cache import ModelCache, Waiter
 from gpu_worker.engine.catalogue import Catalogue, Entry
-from gpu_worker.engine.commands import Load, Loaded, Measure, Unload
+from gpu_worker.engine.commands import Load, Loaded, Measure, Reread, Unload
 from gpu_worker.engine.cost import CostCurve
 from gpu_worker.engine.device import release_cached_memory
 from gpu_worker.engine.embeddings import EmbeddingCache
 from gpu_worker.engine.measuring import measure
-from gpu_worker.engine.model import Model
+from gpu_worker.engine.model import Model, Part
 
-MakeCache = Callable[[Callable[[ModelKey], None], Callable[[], None]], ModelCache]
+MakeCache = Callable[[Callable[[ModelKey], None], Callable[[], None]], ModelCache[Part]]
 """A cache, given how a load is started and who hears that other models are in memory."""
 
 
@@ -56,7 +56,7 @@ class Shelf:
         self.embeddings = EmbeddingCache(embedding_bytes)
         self.cache = cache(self._start_load, self._tell)
 
-    def obey(self, command: Load | Unload | Loaded | Measure) -> None:
+    def obey(self, command: Load | Unload | Loaded | Measure | Reread) -> None:
         """Does it, or begins to."""
         match command:
             case Load(key, done):
@@ -67,13 +67,16 @@ class Shelf:
                 self._loaded(command)
             case Measure(key, done):
                 self._measure(key, done)
+            case Reread(entry):
+                self._catalogue.put(entry)
+                self._tell()
 
     def make_room(self) -> bool:
         """Gives up what nobody uses; whether there was anything."""
-        freed = self.cache.evict_idle()
-        freed |= self.embeddings.clear()
+        freed_bytes = self.cache.evict_idle()
+        had_prompts = self.embeddings.clear()
         release_cached_memory(self._device)
-        return freed
+        return freed_bytes > 0 or had_prompts
 
     def close(self, error: DomainError) -> None:
         """Fails everybody who waits for a load."""
@@ -95,6 +98,7 @@ class Shelf:
         except Exception as error:  # noqa: BLE001 (a model that does not fit is not the end)
             failure = failures.judge(error, None)
         if failure is None:
+            self._catalogue.loaded(answer.entry)
             self.cache.arrived(answer.key, answer.part)
         else:
             self.make_room()
@@ -109,7 +113,7 @@ class Shelf:
         except DomainError as error:
             done(error)
             return
-        self.cache.want(key, Waiter(ready=lambda _: done(None), failed=done))
+        self.cache.want(key, Waiter(ready=lambda _part: done(None), failed=done))
 
     def _unload(self, key: ModelKey, done: Callable[[DomainError | None], None]) -> None:
         try:
@@ -123,20 +127,18 @@ class Shelf:
 
     def _measure(self, key: ModelKey, done: Callable[[DomainError | None], None]) -> None:
         """With default settings and made-up numbers; what fails here fails nobody's job."""
+        self.cache.want(
+            key, Waiter(ready=lambda part: done(self._measured(key, part)), failed=done)
+        )
+
+    def _measured(self, key: ModelKey, part: Part) -> DomainError | None:
         failure: Failed | None = None
         try:
-            part, card = self.cache.pin(key), self._catalogue.find(key).card
-        except (KeyError, NotFound):
-            done(InvalidState(f"model {key} is not loaded"))
-            return
-        try:
             if isinstance(part, Model):
-                measure(part, card, self._curves)
+                measure(part, self._catalogue.find(key).card, self._curves)
         except Exception as error:  # noqa: BLE001 (judged, and raised again where it is fatal)
             failure = failures.judge(error, None)
-        finally:
-            self.cache.unpin(key)
-        done(InvalidState(f"model {key} cannot draw: {failure.message}") if failure else None)
+        return InvalidState(f"model {key} cannot draw: {failure.message}") if failure else None
 
     def _tell(self) -> None:
         self.embeddings.retain(self.cache.keys)

@@ -30,6 +30,8 @@ from gpu_worker.engine.commands import (
     Loaded,
     Measure,
     Park,
+    Perform,
+    Reread,
     Resume,
     Stop,
     Unload,
@@ -49,7 +51,7 @@ _log = get_logger(__name__)
 _LEAST_BUDGET_S = 0.005
 """What joins and decodes may take between two steps where those are shorter still."""
 
-StartLoad = Callable[[Entry, Callable[[Loaded], None]], None]
+StartLoad = Callable[[Entry, Callable[[Command], None]], None]
 
 
 class StepEngine:
@@ -133,6 +135,8 @@ class StepEngine:
                         parked(None)
                     case Resume(_, resumed):
                         resumed(False)  # noqa: FBT003 (an answer)
+                    case Perform(reading):
+                        reading.cancel()
                     case Load(_, done) | Unload(_, done) | Measure(_, done):
                         done(InvalidState(STOPPED.message))
                     case _:
@@ -166,9 +170,10 @@ class StepEngine:
                 parked(self._park(attempt_id))
             case Resume(attempt_id, resumed):
                 resumed(self._resume(attempt_id))
-            case Load() | Unload() | Loaded() | Measure():
+            case Load() | Unload() | Loaded() | Measure() | Reread():
                 self._shelf.obey(command)
-                self._admission.advance()
+            case Perform():
+                command()
             case Close():
                 self._closing = True
 
@@ -214,7 +219,7 @@ class StepEngine:
             self._step(self._chosen(pictures))
         self._finishing.work(budget_s)
         metrics.ENGINE_JOBS.labels("running").set(len(self._jobs))
-        metrics.ENGINE_JOBS.labels("waiting").set(self._admission.waiting)
+        metrics.ENGINE_JOBS.labels("waiting").set(len(self._admission))
 
     def _admit(self, budget_s: float) -> None:
         until_s = time.monotonic() + budget_s
@@ -341,4 +346,3 @@ class StepEngine:
         for key in job.keys:
             self._shelf.cache.unpin(key)
         job.listener.ended(replace(outcome, figures=job.figures.total()))
-        self._admission.advance()
