@@ -25,6 +25,7 @@ from gateway.domain.job import (
     Stopped,
 )
 from gateway.domain.library import Cursor, JobEvent, Picture, PictureKind, PicturePage
+from gateway.domain.upload import Developed
 
 
 class Jobs(Protocol):
@@ -227,6 +228,18 @@ class Objects(Protocol):
 
     async def signed_url(self, key: str, *, expires_s: int) -> str:
         """A URL that gives the object to whoever holds it, for `expires_s` seconds."""
+        ...
+
+
+class Darkroom(Protocol):
+    """Where uploaded files become pictures."""
+
+    async def develop(self, data: bytes) -> Developed:
+        """Upright, as PNG without metadata; its size is checked before it is decoded.
+
+        Raises:
+            InvalidInput: no PNG, JPEG or WebP, damaged, or too large; names the field `body`.
+        """
         ...
 
 

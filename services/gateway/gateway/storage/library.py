@@ -13,9 +13,9 @@ from gateway.domain.job import Image
 from gateway.domain.library import Cursor, Picture, PictureKind, PicturePage
 
 _COLUMNS = """id, user_id, job_id, object_key, width_px, height_px, media_type, size_bytes, sha256,
-    seed, created_at, thumbnail_key"""
+    seed, created_at, thumbnail_key, kind"""
 _RECORD = f"""
-INSERT INTO images ({_COLUMNS}, kind)
+INSERT INTO images ({_COLUMNS})
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 (constants)
@@ -107,6 +107,7 @@ class PostgresLibrary:
 
 
 def _picture(row: asyncpg.Record) -> Picture:
+    is_drawn = row["kind"] == PictureKind.GENERATED
     return Picture(
         image=Image(
             id=ImageId(row["id"]),
@@ -116,11 +117,11 @@ def _picture(row: asyncpg.Record) -> Picture:
             media_type=row["media_type"],
             size_bytes=row["size_bytes"],
             sha256=row["sha256"],
-            seed=row["seed"],
+            seed=row["seed"] if is_drawn else None,
             thumbnail_object_key=row["thumbnail_key"],
         ),
         user_id=UserId(row["user_id"]),
-        job_id=None if row["job_id"] is None else JobId(row["job_id"]),
+        job_id=JobId(row["job_id"]) if is_drawn else None,
         created_at=row["created_at"],
     )
 
@@ -131,14 +132,14 @@ async def _record(lent: Connection, pictures: Sequence[Picture]) -> None:
         (
             picture.image.id,
             picture.user_id,
-            picture.job_id,
+            picture.job_id or "",
             picture.image.object_key,
             picture.image.width_px,
             picture.image.height_px,
             picture.image.media_type,
             picture.image.size_bytes,
             picture.image.sha256,
-            picture.image.seed,
+            picture.image.seed or 0,
             picture.created_at,
             picture.image.thumbnail_object_key,
             picture.kind,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from easel_kit import ids
-from easel_kit.errors import InvalidInput, NotFound
+from easel_kit.errors import DeadlineExceeded, InvalidInput, NotFound
 from easel_kit.ids import ImageId
 from easel_kit.log import get_logger
 from gateway.domain.library import PictureKind
@@ -21,6 +24,10 @@ router = APIRouter(tags=["images"])
 
 _ImageIdIn = Annotated[str, Path(max_length=64, examples=[IMAGE_EXAMPLE])]
 
+
+UPLOAD_PATH = "/v1/images"
+# A slow line brings 20 MiB in this time; whoever is slower takes up a place for too long.
+_RECEIVE_S = 60.0
 
 _REDIRECT: Responses = {
     307: {
@@ -44,6 +51,56 @@ def _known_image_id(text: str) -> ImageId:
         return ids.image_id(text)
     except InvalidInput as error:
         raise NotFound("image", text) from error
+
+
+@router.post(
+    UPLOAD_PATH,
+    operation_id="uploadImage",
+    summary="Upload a picture",
+    status_code=201,
+    responses=problems(400, 413, 422)
+    | {
+        201: {
+            "description": "The picture is in your library",
+            "headers": {"Location": {"schema": {"type": "string"}, "description": "The picture."}},
+        }
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "The file's bytes as they are: a PNG, JPEG or WebP.",
+            "content": {
+                media_type: {"schema": {"type": "string", "format": "binary"}}
+                for media_type in (
+                    "application/octet-stream",
+                    "image/jpeg",
+                    "image/png",
+                    "image/webp",
+                )
+            },
+        }
+    },
+)
+async def upload_image(
+    request: Request, caller: Caller, services: ServicesOf, response: Response
+) -> ImageOut:
+    """Kept as a PNG, upright and without metadata; what the bytes are decides, not their label."""
+    with services.uploads.admitted():
+        data = await _body(request)
+        picture = await services.uploads.add(caller.user_id, data)
+    _log.info("image.uploaded", image_id=picture.image.id, size_bytes=picture.image.size_bytes)
+    response.headers["Location"] = f"{UPLOAD_PATH}/{picture.image.id}"
+    return ImageOut.of(picture)
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        async with asyncio.timeout(_RECEIVE_S):
+            return await request.body()
+    except TimeoutError as error:
+        raise DeadlineExceeded("the body took too long to arrive") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400) from error
 
 
 @router.get(
@@ -90,7 +147,7 @@ async def get_image_thumbnail(
 
 
 @router.get(
-    "/v1/images",
+    UPLOAD_PATH,
     operation_id="listImages",
     summary="Your pictures, newest first",
     responses=problems(422),
