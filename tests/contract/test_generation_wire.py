@@ -62,7 +62,7 @@ orders = st.builds(
     output=st.builds(
         Output, st.sampled_from(ImageFormat), st.none() | st.integers(1, 100), st.booleans()
     ),
-    clip_skip=st.integers(0, 11),
+    clip_skip=st.integers(0, 12),
 )
 
 

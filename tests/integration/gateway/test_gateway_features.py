@@ -102,7 +102,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"output": {"format": "gif"}}, "output.format"),
     ({"output": {"quality": 90}}, "output.quality"),
     ({"output": {"format": "webp", "quality": 0}}, "output.quality"),
-    ({"clip_skip": 12}, "clip_skip"),
+    ({"clip_skip": 13}, "clip_skip"),
 ]
 
 

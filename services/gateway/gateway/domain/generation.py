@@ -149,8 +149,8 @@ def _begun(steps: int, strength: float) -> int:
 
 
 def enlarged(side_px: int, scale: float) -> int:
-    """A side after the second pass: to the nearest multiple of 8, halves up."""
-    return int(side_px * scale / GRAIN_PX + 0.5) * GRAIN_PX
+    """A side after the second pass: to the nearest multiple of 8, as workers round it."""
+    return round(side_px * scale / GRAIN_PX) * GRAIN_PX
 
 
 def total_steps(order: Generation) -> int:

@@ -42,7 +42,7 @@ class SettingsIn(In):
     hires: HiresIn | None = None
     output: OutputIn = OutputIn()
     clip_skip: int = Field(
-        0, ge=0, le=11, description="Last layers of the text encoder that are passed over."
+        0, ge=0, le=12, description="Last layers of the text encoder that are passed over."
     )
 
     def wish_for(self, prompt: str, seed: int | None) -> Wish:
