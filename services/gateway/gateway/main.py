@@ -99,7 +99,11 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
 
         keys = _keys(settings.jwt, http, clock)
         threads = stack.enter_context(ThreadPoolExecutor(_DARKROOM_THREADS, "darkroom"))
-        darkroom = PillowDarkroom(threads, max_pixels=settings.max_upload_pixels)
+        darkroom = PillowDarkroom(
+            threads,
+            max_pixels=settings.max_upload_pixels,
+            max_png_bytes=settings.max_upload_kept_bytes,
+        )
         library = PostgresLibrary(pool)
         catalogue = Catalogue(scheduler, clock)
         generations = Generations(scheduler, billing, library, catalogue, stop)

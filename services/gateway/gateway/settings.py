@@ -93,6 +93,11 @@ class Settings(ServiceSettings):
         le=64_000_000,
         description="Of an uploaded picture; it takes up to 12 bytes a pixel for a moment.",
     )
+    max_upload_kept_bytes: int = Field(
+        32 * 1024 * 1024,
+        gt=0,
+        description="Of an uploaded picture as a PNG; no more than workers read.",
+    )
     max_uploads: int = Field(
         16, gt=0, description="Uploads received at once; over it: 503. Two are decoded at once."
     )

@@ -23,7 +23,8 @@ _threads = ThreadPoolExecutor(1)
 
 
 def develop(data: bytes, *, max_pixels: int = 4096) -> Developed:
-    return asyncio.run(PillowDarkroom(_threads, max_pixels=max_pixels).develop(data))
+    darkroom = PillowDarkroom(_threads, max_pixels=max_pixels, max_png_bytes=20_000)
+    return asyncio.run(darkroom.develop(data))
 
 
 def opened(data: bytes) -> Image.Image:
@@ -138,6 +139,14 @@ def _png(width: int, height: int) -> bytes:
 def test_too_many_pixels_are_refused_by_the_head_alone(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidInput, match="at most 4096 pixels") as refused:
         develop(_png(*size))
+    assert refused.value.field == "body"
+
+
+def test_what_grows_too_large_as_png_is_refused() -> None:
+    noise = Image.effect_noise((100, 100), 99)
+    three = Image.merge("RGB", [noise, noise.rotate(90), noise.rotate(180)])
+    with pytest.raises(InvalidInput, match="at most 20000 bytes as a PNG") as refused:
+        develop(file(three, "JPEG"), max_pixels=10**4)
     assert refused.value.field == "body"
 
 

@@ -106,6 +106,11 @@ STRANGER = ids.new_image_id()
             "controls.0.end",
             "after begin",
         ),
+        (
+            Wish(prompt="x", controls=(ControlWish("edges", EDGES, 1, 0, 1),) * 2),
+            "controls.1.image",
+            "twice",
+        ),
         (Wish(prompt="x", hires=HiresWish(2, 51)), "hires.steps", "at most 50"),
         (Wish(prompt="x", output=Output(quality=5)), "output.quality", "webp"),
     ],

@@ -30,10 +30,14 @@ class PillowDarkroom:
     A file of n pixels takes up to about 12 n bytes while it is worked on.
     """
 
-    def __init__(self, executor: Executor, *, max_pixels: int) -> None:
-        """Files of more than `max_pixels` are refused before they are decoded."""
+    def __init__(self, executor: Executor, *, max_pixels: int, max_png_bytes: int) -> None:
+        """Files of more than `max_pixels` are refused before they are decoded.
+
+        A PNG of more than `max_png_bytes` is refused too: workers would not read it.
+        """
         self._executor = executor
         self._max_pixels = max_pixels
+        self._max_png_bytes = max_png_bytes
 
     async def develop(self, data: bytes) -> Developed:
         """See `gateway.ports.Darkroom`."""
@@ -43,8 +47,12 @@ class PillowDarkroom:
     def _develop(self, data: bytes) -> Developed:
         with _opened(data, self._max_pixels) as file:
             picture = _clean(_upright(file))
+        png = _encoded(picture, "PNG", compress_level=_PNG_COMPRESSION)
+        if len(png) > self._max_png_bytes:
+            most = f"at most {self._max_png_bytes} bytes as a PNG"
+            raise InvalidInput("body", f"must take up {most}; it takes {len(png)}")
         return Developed(
-            png=_encoded(picture, "PNG", compress_level=_PNG_COMPRESSION),
+            png=png,
             thumbnail=_thumbnail(picture),
             width_px=picture.width,
             height_px=picture.height,

@@ -212,9 +212,13 @@ def _controls(
 ) -> tuple[Control, ...]:
     if wished:
         model.must_offer(Feature.CONTROLS, "controls")
+    known: set[tuple[str, ImageId]] = set()
     for n, one in enumerate(wished):
         if one.begin >= one.end:
             raise InvalidInput(f"controls.{n}.end", "must be after begin")
+        if (one.model, one.image) in known:
+            raise InvalidInput(f"controls.{n}.image", f"is read by {one.model} twice")
+        known.add((one.model, one.image))
     return tuple(
         Control(
             companion(one.model, ModelType.CONTROLNET, model, models, f"controls.{n}.model"),
