@@ -71,6 +71,8 @@ def test_all_of_it_is_settled() -> None:
         "init_image.image": Source(CAT, LIBRARY[CAT]),
         "init_image.mask": Source(MASK, LIBRARY[MASK]),
     }
+    unmasked = settled(Wish(prompt="x", init_image=InitWish(CAT, 1)))
+    assert unmasked.sources == {"init_image.image": Source(CAT, LIBRARY[CAT])}
     assert settled(Wish(prompt="x", hires=HiresWish(2, 4, 1.0))).hires == Hires(2, 4, 1.0)
 
 
