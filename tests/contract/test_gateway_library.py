@@ -12,7 +12,7 @@ from easel_kit import ids, migrations
 from easel_kit.db import open_pool
 from easel_kit.errors import NotFound
 from gateway import main
-from gateway.domain.library import Cursor, Picture
+from gateway.domain.library import Cursor, Picture, PictureKind
 from gateway.storage.library import PostgresLibrary
 from tests.fakes.gateway_ports import ALICE, MALLORY, NOON, FakeLibrary, image
 
@@ -50,6 +50,51 @@ async def test_recording_again_changes_nothing(library: Libraries) -> None:
     await library.record([replace(kept, user_id=MALLORY), other])
     assert await library.find(ALICE, kept.image.id) == kept
     assert await library.find(ALICE, other.image.id) == other
+
+
+def uploaded() -> Picture:
+    image_made = replace(image(), seed=None, thumbnail_object_key="")
+    return Picture(image=image_made, user_id=ALICE, job_id=None, created_at=NOON)
+
+
+async def test_pictures_come_by_page_newest_first(library: Libraries) -> None:
+    mine = [picture(), uploaded(), picture(), uploaded(), picture()]
+    others = replace(picture(), user_id=MALLORY)
+    await library.record([*mine, others])
+    newest = mine[::-1]
+    page = await library.page(ALICE, kind=None, before=None, limit=3)
+    assert (list(page.pictures), page.next_before) == (newest[:3], newest[2].image.id)
+    page = await library.page(ALICE, kind=None, before=page.next_before, limit=3)
+    assert (list(page.pictures), page.next_before) == (newest[3:], None)
+    page = await library.page(ALICE, kind=PictureKind.UPLOADED, before=None, limit=2)
+    assert (list(page.pictures), page.next_before) == ([mine[3], mine[1]], None)
+    page = await library.page(ALICE, kind=PictureKind.GENERATED, before=mine[2].image.id, limit=2)
+    assert list(page.pictures) == [mine[0]]
+    assert [one.kind for one in mine[:2]] == [PictureKind.GENERATED, PictureKind.UPLOADED]
+
+
+async def test_only_own_pictures_have_object_keys(library: Libraries) -> None:
+    mine, other, gone = picture(), replace(picture(), user_id=MALLORY), picture()
+    await library.record([mine, other, gone])
+    await library.remove(ALICE, gone.image.id)
+    asked = [mine.image.id, other.image.id, gone.image.id, ids.new_image_id()]
+    assert await library.object_keys(ALICE, asked) == {mine.image.id: mine.image.object_key}
+    assert await library.object_keys(ALICE, []) == {}
+
+
+async def test_what_was_removed_stays_away(library: Libraries) -> None:
+    kept, gone = picture(), picture()
+    await library.record([kept, gone])
+    for user, image_id in ((MALLORY, gone.image.id), (ALICE, ids.new_image_id())):
+        with pytest.raises(NotFound):
+            await library.remove(user, image_id)
+    await library.remove(ALICE, gone.image.id)
+    await library.apply([gone], Cursor(1, 1, 1))
+    for look in (library.find, library.remove):
+        with pytest.raises(NotFound):
+            await look(ALICE, gone.image.id)
+    page = await library.page(ALICE, kind=None, before=None, limit=9)
+    assert list(page.pictures) == [kept]
 
 
 async def test_the_cursor_begins_before_everything_and_never_goes_back(library: Libraries) -> None:

@@ -17,6 +17,7 @@ from scheduler.domain.selection import Cancellation, Filter, mark
 from tests.fakes.scheduler_contract import (
     ALICE,
     BOB,
+    FULL,
     OUT_OF_MEMORY,
     PICTURE,
     PLAN,
@@ -36,6 +37,31 @@ async def test_a_submit_is_all_or_nothing_and_once(store: Store) -> None:
     assert (refused.value.limit, refused.value.current) == (5, 2)
     await store.submit(first.id, *[new_job_id() for _ in range(3)])
     assert [kind for _, kind in await store.events()] == [EventType.QUEUED] * 5
+
+
+async def test_steps_are_what_the_caller_reckons_wherever_they_are_told(store: Store) -> None:
+    asked = NewJob(new_job_id(), replace(FULL, reckoned_steps=33), 100)
+    for prepend in (False, True):  # one call of the database, and several
+        asked = replace(asked, id=new_job_id())
+        accepted = await store.accepts(Submission(ALICE, PLAN, (asked,), prepend=prepend))
+        (job,) = accepted.jobs
+        assert (job.steps, job.generation) == (33, asked.generation)
+        assert await store.jobs.job(ALICE, job.id) == job
+        assert await store.jobs.resolve(job.id) == Resolution(JobState.QUEUED, 0, 33)
+        claim = await store.claim(job)
+        await store.settle(claim, Outcome.SUCCEEDED, steps_done=40, images=(image(),))
+        assert await store.jobs.resolve(job.id) == Resolution(JobState.SUCCEEDED, 33, 33)
+    (other,) = await store.submit()
+    await store.cancel(other.id)
+    told = [(event.type, event.steps_done, event.steps) for event in await store.read(Cursor())]
+    assert told == [
+        (EventType.QUEUED, 0, 33),
+        (EventType.SUCCEEDED, 33, 33),
+        (EventType.QUEUED, 0, 33),
+        (EventType.SUCCEEDED, 33, 33),
+        (EventType.QUEUED, 0, 20),
+        (EventType.CANCELLED, 0, 20),
+    ]
 
 
 async def test_ids_belong_to_one_user_and_one_request(store: Store) -> None:

@@ -40,6 +40,7 @@ def work(
     height_px: int = 64,
     steps: int = 10,
     image_count: int = 1,
+    pixel_steps: int = 0,
 ) -> pb.Work:
     """One picture of 64 x 64 in 10 steps, with changes."""
     return pb.Work(
@@ -48,6 +49,7 @@ def work(
         height_px=height_px,
         steps=steps,
         image_count=image_count,
+        pixel_steps=pixel_steps,
     )
 
 

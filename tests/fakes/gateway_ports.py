@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -21,9 +21,9 @@ from gateway.domain.account import (
     Plan,
 )
 from gateway.domain.catalogue import Model, ModelDefaults, Size
+from gateway.domain.generation import Generation
 from gateway.domain.job import (
     Batch,
-    Generation,
     Image,
     Job,
     JobFilter,
@@ -32,7 +32,7 @@ from gateway.domain.job import (
     JobUpdate,
     Timeline,
 )
-from gateway.domain.library import Cursor, JobEvent, Picture
+from gateway.domain.library import Cursor, JobEvent, Picture, PictureKind, PicturePage
 
 ALICE, MALLORY = UserId("alice"), UserId("mallory")
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -120,6 +120,7 @@ def image() -> Image:
         size_bytes=10,
         sha256="0" * 64,
         seed=2**32 - 1,
+        thumbnail_object_key=f"users/alice/{image_id}.webp",
     )
 
 
@@ -245,6 +246,7 @@ class FakeLibrary:
     """The library and the place in the feed."""
 
     pictures: dict[ImageId, Picture] = field(default_factory=dict)
+    removed: set[ImageId] = field(default_factory=set)
     place: Cursor = field(default_factory=Cursor)
     fault: Exception | None = None
 
@@ -255,10 +257,38 @@ class FakeLibrary:
             self.pictures.setdefault(picture.image.id, picture)
 
     async def find(self, user_id: UserId, image_id: ImageId) -> Picture:
-        found = self.pictures.get(image_id)
-        if found is None or found.user_id != user_id:
+        found = self._shown(user_id).get(image_id)
+        if found is None:
             raise NotFound("image", image_id)
         return found
+
+    def _shown(self, user_id: UserId) -> dict[ImageId, Picture]:
+        return {
+            image_id: picture
+            for image_id, picture in self.pictures.items()
+            if picture.user_id == user_id and image_id not in self.removed
+        }
+
+    async def page(
+        self, user_id: UserId, *, kind: PictureKind | None, before: ImageId | None, limit: int
+    ) -> PicturePage:
+        found = [
+            picture
+            for image_id, picture in sorted(self._shown(user_id).items(), reverse=True)
+            if kind in {None, picture.kind} and (before is None or image_id < before)
+        ]
+        shown = tuple(found[:limit])
+        return PicturePage(shown, shown[-1].image.id if len(found) > limit else None)
+
+    async def object_keys(
+        self, user_id: UserId, image_ids: Collection[ImageId]
+    ) -> dict[ImageId, str]:
+        shown = self._shown(user_id)
+        return {one: shown[one].image.object_key for one in image_ids if one in shown}
+
+    async def remove(self, user_id: UserId, image_id: ImageId) -> None:
+        await self.find(user_id, image_id)
+        self.removed.add(image_id)
 
     async def cursor(self) -> Cursor:
         return self.place
@@ -266,6 +296,28 @@ class FakeLibrary:
     async def apply(self, pictures: Sequence[Picture], cursor: Cursor) -> None:
         await self.record(pictures)
         self.place = max(self.place, cursor)
+
+
+@dataclass
+class FakeObjects:
+    """The object store."""
+
+    kept: dict[str, bytes] = field(default_factory=dict)
+    fault: Exception | None = None
+
+    async def put(self, key: str, data: bytes, media_type: str) -> None:
+        assert media_type.startswith("image/")
+        if self.fault is not None:
+            raise self.fault
+        self.kept[key] = data
+
+    async def delete(self, key: str) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.kept.pop(key, None)
+
+    async def signed_url(self, key: str, *, expires_s: int) -> str:
+        return f"/objects/{key}?expires={expires_s}"
 
 
 @dataclass

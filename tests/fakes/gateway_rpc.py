@@ -83,7 +83,11 @@ MODELS = (
         max_prompt_tokens=32,
         samplers=["ddim", "euler"],
         loaded=True,
+        features=["image_to_image", "inpaint", "hires", "loras", "controls", "clip_skip"],
+        size_bytes=5_000_000,
     ),
+    model_pb2.Model(key="fine", name="Fine", base="shapes", type="lora", licence="MIT"),
+    model_pb2.Model(key="edges", name="Edges", base="shapes", type="controlnet", licence="MIT"),
 )
 
 
@@ -262,7 +266,8 @@ class FakeBilling(BillingServiceServicer):
 
 def price(work: bill.Work) -> int:
     """Millicredits: steps x megapixels x pictures, in thousandths, at least 1."""
-    return max(1, work.steps * work.width_px * work.height_px * work.image_count // 1_000)
+    product = work.steps * work.width_px * work.height_px * work.image_count
+    return max(1, (work.pixel_steps or product) // 1_000)
 
 
 @dataclass
@@ -300,7 +305,8 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
                     position=1,
                     eta_seconds=2.5,
                     progress=jobs_pb2.Progress(
-                        steps=submission.generation.steps * submission.generation.image_count
+                        steps=submission.generation.total_steps
+                        or submission.generation.steps * submission.generation.image_count
                     ),
                     timeline=jobs_pb2.Timeline(queued_at=now()),
                     batch_id=request.batch_id,
@@ -515,9 +521,11 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
     async def succeed(self, job: str, data: bytes = b"picture") -> generation_pb2.Image:
         """The job ends with one picture."""
         found = self.jobs[job]
+        folder = f"users/{found.user_id}/jobs/{job}/{ids.new_attempt_id()}"
         image = generation_pb2.Image(
             id=ids.new_image_id(),
-            object_key=f"users/{found.user_id}/jobs/{job}/{ids.new_attempt_id()}/0.png",
+            object_key=f"{folder}/0.png",
+            thumbnail_object_key=f"{folder}/0.t.webp",
             width_px=found.generation.width_px,
             height_px=found.generation.height_px,
             media_type="image/png",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from easel_kit.db import Pool
@@ -17,12 +17,20 @@ from easel_kit.ids import (
     new_id,
     new_job_id,
 )
+from scheduler.domain.generation import (
+    Control,
+    Generation,
+    Hires,
+    ImageFormat,
+    InitImage,
+    Lora,
+    Output,
+)
 from scheduler.domain.job import (
     Cursor,
     Entitlements,
     Event,
     EventType,
-    Generation,
     Image,
     Job,
     JobError,
@@ -57,6 +65,16 @@ PLAN = Entitlements(
     version=1, priority=10, weight=4, max_running=2, max_waiting=3, queue_time_s=600
 )
 PICTURE = Generation(ModelKey("m"), "a circle", "", 64, 64, 10, 2.5, 7, "ddim", 2)
+FULL = replace(
+    PICTURE,
+    loras=(Lora(ModelKey("fine"), 0.75), Lora(ModelKey("coarse"), -1.5)),
+    init_image=InitImage("users/alice/a.png", 0.6, "users/alice/b.png", "img_a", "img_b"),
+    controls=(Control(ModelKey("edges"), "users/alice/c.png", 0.9, 0.1, 0.8, "img_c"),),
+    hires=Hires(1.5, 8, 0.4),
+    output=Output(ImageFormat.WEBP, 80, without_settings=True),
+    clip_skip=2,
+)
+"""All that a request may say."""
 OUT_OF_MEMORY = JobError("out_of_memory", "no room")
 
 

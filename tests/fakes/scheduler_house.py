@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from easel_kit.ids import AttemptId, JobId, ModelKey, UserId, WorkerId, new_job_id
 from scheduler.domain.backoff import Backoff
-from scheduler.domain.job import Entitlements, Generation, Job, NewJob, Submission
+from scheduler.domain.generation import Generation
+from scheduler.domain.job import Entitlements, Job, NewJob, Submission
 from scheduler.domain.lease import Ended, Outcome
 from scheduler.domain.stream import (
     Acknowledged,

@@ -71,6 +71,39 @@ def generation(
     )
 
 
+def full_generation() -> generation_pb2.Generation:
+    """A picture for which all is asked that a request may ask for."""
+    asked = generation()
+    asked.total_steps = 13
+    asked.loras.add(model_key="fine", weight=0.75)
+    asked.loras.add(model_key="coarse", weight=-1.5)
+    asked.init_image.CopyFrom(
+        generation_pb2.InitImage(
+            object_key="users/alice/uploads/a.png",
+            strength=0.6,
+            mask_object_key="users/alice/uploads/b.png",
+            image_id="img_a",
+            mask_image_id="img_b",
+        )
+    )
+    asked.controls.add(
+        model_key="edges",
+        object_key="users/alice/uploads/c.png",
+        weight=0.9,
+        begin=0.1,
+        end=0.8,
+        image_id="img_c",
+    )
+    asked.hires.CopyFrom(generation_pb2.Hires(scale=1.5, steps=8, strength=0.4))
+    asked.output.CopyFrom(
+        generation_pb2.Output(
+            format=generation_pb2.IMAGE_FORMAT_WEBP, quality=80, without_settings=True
+        )
+    )
+    asked.clip_skip = 2
+    return asked
+
+
 def submission(
     job_id: str | None = None,
     *,
@@ -99,6 +132,8 @@ def model(
         sizes=[model_pb2.PictureSize(width_px=64, height_px=64)],
         max_steps=50,
         samplers=["ddim"],
+        features=["image_to_image", "hires"],
+        size_bytes=4_000_000_000,
         loaded=loaded,
         unavailable_reason=unavailable_reason,
     )
@@ -115,6 +150,7 @@ def image(job: lease.Assign, number: int = 0) -> generation_pb2.Image:
         size_bytes=123,
         sha256="0" * 64,
         seed=1,
+        thumbnail_object_key=f"users/{job.user_id}/jobs/{job.job_id}/{job.attempt_id}/{number}.t.webp",
     )
 
 

@@ -50,6 +50,7 @@ def build_app(
     expose_metrics: bool,
     max_requests: int,
     max_body_bytes: int,
+    max_upload_bytes: int,
 ) -> FastAPI:
     """The application over its services.
 
@@ -61,6 +62,7 @@ def build_app(
         expose_metrics: whether `/metrics` is served.
         max_requests: served at once.
         max_body_bytes: of a request.
+        max_upload_bytes: of a request that uploads a picture.
     """
     app = _Api(
         title="Easel",
@@ -99,5 +101,10 @@ def build_app(
             ],
             max_age=600,
         )
-    app.add_middleware(Edge, max_requests=max_requests, max_body_bytes=max_body_bytes)
+    app.add_middleware(
+        Edge,
+        max_requests=max_requests,
+        max_body_bytes=max_body_bytes,
+        larger_bodies={("POST", images.UPLOAD_PATH): max_upload_bytes},
+    )
     return app

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from easel_kit.telemetry import serve_metrics
 from gateway.app import build_app
 from gateway.auth import JwtVerifier
 from gateway.clients.billing import BillingClient
+from gateway.clients.darkroom import PillowDarkroom
 from gateway.clients.scheduler import SchedulerClient
 from gateway.jwks import JwksCache
 from gateway.loop import follow_feed
@@ -32,6 +34,7 @@ from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
 from gateway.service.generations import Generations
 from gateway.service.pictures import Pictures
+from gateway.service.uploads import Uploads
 from gateway.settings import JwtSettings, Settings
 from gateway.storage.library import PostgresLibrary
 from gateway.web.context import Services
@@ -39,6 +42,8 @@ from gateway.web.context import Services
 SCHEMA = "gateway"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _JWKS_TIMEOUT_S = 3.0
+# Files that are decoded at once: each takes a core and 12 bytes a pixel.
+_DARKROOM_THREADS = 2
 # Longer than a load balancer's usual 60 s, so that it never meets a connection just closed.
 _KEEP_ALIVE_S = 75
 
@@ -93,6 +98,12 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
         limiter = await stack.enter_async_context(open_rate_limiter(redis_url, clock))
 
         keys = _keys(settings.jwt, http, clock)
+        threads = stack.enter_context(ThreadPoolExecutor(_DARKROOM_THREADS, "darkroom"))
+        darkroom = PillowDarkroom(
+            threads,
+            max_pixels=settings.max_upload_pixels,
+            max_png_bytes=settings.max_upload_kept_bytes,
+        )
         library = PostgresLibrary(pool)
         catalogue = Catalogue(scheduler, clock)
         generations = Generations(scheduler, billing, library, catalogue, stop)
@@ -107,6 +118,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
                 default_requests_per_minute=settings.default_requests_per_minute,
             ),
             pictures=Pictures(library, store),
+            uploads=Uploads(darkroom, library, store, clock, at_once=settings.max_uploads),
             verifier=_verifier(settings.jwt, keys),
             limiter=limiter,
             local_objects=store if isinstance(store, FolderStore) else None,
@@ -121,6 +133,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
             expose_metrics=settings.expose_metrics,
             max_requests=settings.max_requests,
             max_body_bytes=settings.max_body_bytes,
+            max_upload_bytes=settings.max_upload_bytes,
         )
         tasks = await stack.enter_async_context(Supervisor(stop))
         stack.push_async_callback(generations.drain)

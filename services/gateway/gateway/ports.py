@@ -6,17 +6,17 @@ other side cannot answer; only what it raises besides is named.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from easel_kit.ids import ImageId, JobId, UserId
 from gateway.domain.account import Account, Entitlements, Hold, LedgerPage, PlacedHolds, Plan
 from gateway.domain.catalogue import Model
+from gateway.domain.generation import Generation
 from gateway.domain.identity import Identity
 from gateway.domain.job import (
     Batch,
-    Generation,
     Job,
     JobFilter,
     JobPage,
@@ -24,7 +24,8 @@ from gateway.domain.job import (
     JobUpdate,
     Stopped,
 )
-from gateway.domain.library import Cursor, JobEvent, Picture
+from gateway.domain.library import Cursor, JobEvent, Picture, PictureKind, PicturePage
+from gateway.domain.upload import Developed
 
 
 class Jobs(Protocol):
@@ -181,6 +182,26 @@ class Library(Protocol):
         """
         ...
 
+    async def page(
+        self, user_id: UserId, *, kind: PictureKind | None, before: ImageId | None, limit: int
+    ) -> PicturePage:
+        """The user's pictures, newest first, of that kind or any, older than `before`."""
+        ...
+
+    async def object_keys(
+        self, user_id: UserId, image_ids: Collection[ImageId]
+    ) -> dict[ImageId, str]:
+        """Where the bytes of those pictures are that are the user's; others are left out."""
+        ...
+
+    async def remove(self, user_id: UserId, image_id: ImageId) -> None:
+        """Takes a picture out for good: recording it again does not bring it back.
+
+        Raises:
+            NotFound: no such picture, or someone else's.
+        """
+        ...
+
 
 class LibraryFeed(Protocol):
     """The library as the event feed fills it."""
@@ -194,11 +215,31 @@ class LibraryFeed(Protocol):
         ...
 
 
-class Links(Protocol):
-    """The object store, for handing out objects."""
+class Objects(Protocol):
+    """The object store, for pictures and their small copies."""
+
+    async def put(self, key: str, data: bytes, media_type: str) -> None:
+        """Stores the bytes whole or not at all."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Removes the object; no error when it is gone already."""
+        ...
 
     async def signed_url(self, key: str, *, expires_s: int) -> str:
         """A URL that gives the object to whoever holds it, for `expires_s` seconds."""
+        ...
+
+
+class Darkroom(Protocol):
+    """Where uploaded files become pictures."""
+
+    async def develop(self, data: bytes) -> Developed:
+        """Upright, as PNG without metadata; its size is checked before it is decoded.
+
+        Raises:
+            InvalidInput: no PNG, JPEG or WebP, damaged, or too large; names the field `body`.
+        """
         ...
 
 

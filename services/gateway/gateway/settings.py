@@ -86,6 +86,21 @@ class Settings(ServiceSettings):
         60, gt=0, description="Per user while billing cannot say what the plan allows."
     )
     max_body_bytes: int = Field(1024 * 1024, gt=0, description="Of a request.")
+    max_upload_bytes: int = Field(20 * 1024 * 1024, gt=0, description="Of the body of an upload.")
+    max_upload_pixels: int = Field(
+        4096 * 4096,
+        gt=0,
+        le=64_000_000,
+        description="Of an uploaded picture; it takes up to 12 bytes a pixel for a moment.",
+    )
+    max_upload_kept_bytes: int = Field(
+        32 * 1024 * 1024,
+        gt=0,
+        description="Of an uploaded picture as a PNG; no more than workers read.",
+    )
+    max_uploads: int = Field(
+        16, gt=0, description="Uploads received at once; over it: 503. Two are decoded at once."
+    )
     max_requests: int = Field(
         2048, gt=0, description="Served at once, event streams included; over it: 503."
     )

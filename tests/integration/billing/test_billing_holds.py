@@ -76,6 +76,25 @@ async def test_work_beyond_the_plan_is_refused_by_name(stack: BillingStack) -> N
         await stack.place(of=large)
 
 
+async def test_work_in_passes_is_priced_by_them_and_bounded_by_the_picture(
+    stack: BillingStack,
+) -> None:
+    passes = work(width_px=128, height_px=128, pixel_steps=64 * 64 * 10 + 128 * 128 * 4)
+    quote = await stack.rpc.Quote(pb.QuoteRequest(user_id=ALICE, work=passes))
+    job_id = new_job_id()
+    answer = await stack.place(job_id=job_id, of=passes)
+    assert quote.millicredits == answer.hold.amount_millicredits == 1065
+    assert (await stack.place(job_id=job_id, of=passes)).hold == answer.hold
+    with pytest.raises(Conflict):
+        await stack.place(job_id=job_id, of=work(width_px=128, height_px=128))
+    with pytest.raises(Forbidden, match="picture size"):
+        await stack.place(of=work(width_px=2048, height_px=1024, pixel_steps=1))
+    with pytest.raises(InvalidInput) as refused:
+        await stack.place(of=work(pixel_steps=-1))
+    assert refused.value.field == "work.pixel_steps"
+    assert await stack.breaches() == []
+
+
 async def test_a_hold_outlives_the_plan_that_allowed_it(stack: BillingStack) -> None:
     await stack.change_plan("pro")
     job_id = new_job_id()

@@ -14,7 +14,7 @@ CASES_PER_OPERATION = 12
 LEFT_OUT = "positive_data_acceptance"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_the_api_keeps_to_its_description(start: Start, tmp_path: Path) -> None:
     async with start(address_requests_per_minute=10**6) as gateway:
         # one that has ended: the stream of any other would be waited for

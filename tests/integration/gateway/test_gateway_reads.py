@@ -19,6 +19,7 @@ async def test_a_finished_job_tells_all(gateway: Gateway) -> None:
         {
             "id": image.id,
             "url": f"/v1/images/{image.id}/content",
+            "thumbnail_url": f"/v1/images/{image.id}/thumbnail",
             "width": 64,
             "height": 64,
             "media_type": "image/png",
@@ -85,6 +86,7 @@ async def test_nobody_sees_anothers(gateway: Gateway) -> None:
         f"/v1/generations/{job}/events",
         f"/v1/images/{image.id}",
         f"/v1/images/{image.id}/content",
+        f"/v1/images/{image.id}/thumbnail",
     ]
     assert (await gateway.http.get(paths[0], headers=own)).status_code == 200
     for path in paths:
@@ -101,6 +103,7 @@ async def test_what_is_not_there_is_404(gateway: Gateway) -> None:
             f"/v1/generations/{wrong}",
             f"/v1/images/{wrong}",
             f"/v1/images/{wrong}/content",
+            f"/v1/images/{wrong}/thumbnail",
         ):
             answer = await gateway.http.get(path, headers=gateway.auth())
             assert (answer.status_code, answer.json()["status"]) == (404, 404), path
@@ -169,13 +172,21 @@ async def test_links_are_worth_nothing_changed_or_late(gateway: Gateway) -> None
 
 async def test_models_may_be_kept_by_their_tag(gateway: Gateway) -> None:
     first = await gateway.http.get("/v1/models", headers=gateway.auth())
-    (model,) = first.json()["items"]
+    model, *others = first.json()["items"]
     assert (model["key"], model["sizes"]) == ("shapes-64", [{"width": 64, "height": 64}])
+    assert (model["features"][:2], model["size_bytes"]) == (
+        ["image_to_image", "inpaint"],
+        5_000_000,
+    )
+    assert [(other["type"], other["size_bytes"]) for other in others] == [
+        ("lora", None),
+        ("controlnet", None),
+    ]
     assert first.headers["cache-control"] == "private, max-age=300"
     known = gateway.auth() | {"If-None-Match": f'"other", W/{first.headers["etag"]}'}
     again = await gateway.http.get("/v1/models", headers=known)
     assert (again.status_code, again.content) == (304, b"")
-    none = await gateway.http.get("/v1/models", params={"type": "lora"}, headers=gateway.auth())
+    none = await gateway.http.get("/v1/models", params={"type": "vae"}, headers=gateway.auth())
     assert none.json() == {"items": []}
 
 

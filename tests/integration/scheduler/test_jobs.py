@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from tests.fakes.scheduler_stack import (
     BOB,
     SchedulerStack,
     entitlements,
+    fill,
+    full_generation,
     generation,
     submission,
 )
@@ -103,10 +106,10 @@ async def test_an_older_plan_never_replaces_a_newer_one(stack: SchedulerStack) -
 
 def _change(path: str, value: object) -> Callable[[jobs_pb2.SubmitJobsRequest], None]:
     def change(request: jobs_pb2.SubmitJobsRequest) -> None:
-        target: object = request
+        target: Any = request
         *parents, last = path.split(".")
         for part in parents:
-            target = request.jobs[0] if part == "0" else getattr(target, part)
+            target = target[int(part)] if part.isdecimal() else getattr(target, part)
         setattr(target, last, value)
 
     return change
@@ -128,6 +131,27 @@ def _change(path: str, value: object) -> Callable[[jobs_pb2.SubmitJobsRequest], 
         ("jobs.0.generation.steps", 0),
         ("jobs.0.generation.guidance", float("nan")),
         ("jobs.0.generation.image_count", 0),
+        ("jobs.0.generation.total_steps", -1),
+        ("jobs.0.generation.loras.1.model_key", ""),
+        ("jobs.0.generation.loras.0.weight", 4.5),
+        ("jobs.0.generation.loras.0.weight", float("inf")),
+        ("jobs.0.generation.init_image.object_key", ""),
+        ("jobs.0.generation.init_image.object_key", "users/../a.png"),
+        ("jobs.0.generation.init_image.strength", 0.0),
+        ("jobs.0.generation.init_image.mask_object_key", "/a.png"),
+        ("jobs.0.generation.init_image.image_id", "x" * 65),
+        ("jobs.0.generation.controls.0.model_key", "no spaces"),
+        ("jobs.0.generation.controls.0.object_key", "a b"),
+        ("jobs.0.generation.controls.0.weight", -0.1),
+        ("jobs.0.generation.controls.0.begin", float("nan")),
+        ("jobs.0.generation.controls.0.end", 0.1),
+        ("jobs.0.generation.hires.scale", 1.0),
+        ("jobs.0.generation.hires.scale", 4.1),
+        ("jobs.0.generation.hires.steps", 0),
+        ("jobs.0.generation.hires.strength", 1.1),
+        ("jobs.0.generation.output.format", 99),
+        ("jobs.0.generation.output.quality", 101),
+        ("jobs.0.generation.clip_skip", -1),
         ("entitlements.weight", 0),
         ("entitlements.max_running", 0),
         ("entitlements.max_waiting", -1),
@@ -135,13 +159,35 @@ def _change(path: str, value: object) -> Callable[[jobs_pb2.SubmitJobsRequest], 
     ],
 )
 async def test_a_wrong_field_is_named(stack: SchedulerStack, path: str, value: object) -> None:
-    request = jobs_pb2.SubmitJobsRequest(
-        user_id=ALICE, entitlements=entitlements(), jobs=[submission()]
-    )
+    wanted = submission()
+    wanted.generation.CopyFrom(full_generation())
+    request = jobs_pb2.SubmitJobsRequest(user_id=ALICE, entitlements=entitlements(), jobs=[wanted])
     _change(path, value)(request)
     with pytest.raises(InvalidInput) as refused:
         await stack.jobs.SubmitJobs(request)
     assert refused.value.field == path
+
+
+async def test_lists_are_bounded_and_an_adapter_stands_once(stack: SchedulerStack) -> None:
+    for field, most in (("loras", 8), ("controls", 4)):
+        wanted = submission()
+        wanted.generation.CopyFrom(full_generation())
+        asked = getattr(wanted.generation, field)
+        asked.extend([asked[0]] * most)
+        with pytest.raises(InvalidInput, match=f"generation.{field}"):
+            await stack.submit(wanted)
+    twice = submission()
+    twice.generation.loras.extend([generation_pb2.Lora(model_key="fine")] * 2)
+    with pytest.raises(InvalidInput, match=r"generation\.loras: must name each adapter once"):
+        await stack.submit(twice)
+
+
+async def test_a_second_pass_stays_within_the_largest_side(stack: SchedulerStack) -> None:
+    wanted = submission()
+    wanted.generation.width_px = 4096
+    wanted.generation.hires.CopyFrom(generation_pb2.Hires(scale=2.01, steps=1, strength=1))
+    with pytest.raises(InvalidInput, match=r"hires\.scale"):
+        await stack.submit(wanted)
 
 
 async def test_a_submit_needs_one_to_many_jobs_with_ids_of_their_own(stack: SchedulerStack) -> None:
@@ -365,3 +411,38 @@ async def test_a_batch_keeps_its_order_and_every_field(stack: SchedulerStack) ->
     assert [job.position for job in jobs] == list(range(1, 21))
     assert jobs[0].progress.steps == 3
     assert generation() != jobs[0].generation
+
+
+async def test_all_that_a_request_may_say_reaches_its_worker_and_its_repeat(
+    stack: SchedulerStack,
+) -> None:
+    wanted = submission()
+    wanted.generation.CopyFrom(full_generation())
+    (job,) = await stack.submit(wanted)
+    assert (job.generation, job.progress.steps) == (wanted.generation, 13)
+    assert (await stack.submit(wanted))[0].id == job.id
+    async with stack.worker() as worker:
+        assigned = await worker.is_assigned()
+        assert assigned.generation == wanted.generation
+        await worker.progresses(assigned, 12)
+        await stack.eventually(lambda: _step_is(stack, job.id, 12))
+        await worker.finishes(assigned, steps=13)
+    done = await stack.get(job.id)
+    assert (done.progress.step, done.progress.steps) == (13, 13)
+    (again,) = await stack.submit(jobs_pb2.JobSubmission(job_id=new_job_id(), retry_of=job.id))
+    assert again.generation == wanted.generation
+
+
+async def _step_is(stack: SchedulerStack, job_id: str, step: int) -> bool:
+    return (await stack.get(job_id)).progress.step == step
+
+
+async def test_rows_from_before_there_was_more_than_a_prompt_are_read(
+    stack: SchedulerStack,
+) -> None:
+    await fill(stack, jobs=1, users=1)
+    (old,) = (await stack.jobs.ListJobs(jobs_pb2.ListJobsRequest(user_id="user-0"))).jobs
+    assert (old.generation, old.progress.steps) == (generation(), 10)
+    (new,) = await stack.submit()
+    row = "SELECT generation FROM jobs WHERE id = $1"
+    assert await stack.row(row, "job_1") == await stack.row(row, new.id)

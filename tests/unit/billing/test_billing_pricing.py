@@ -1,5 +1,6 @@
 """Prices: whole numbers that never lose a credit and never charge for what did not run."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -30,6 +31,10 @@ works = st.builds(
         (Work(ModelKey("other"), 1024, 1024, 30, 1), 3146),
         (Work(ModelKey("other"), 1000, 1000, 1, 1), 100),
         (Work(ModelKey("other"), 8, 8, 1, 1), 1),
+        # 64 x 64 in 10 steps, then 128 x 128 in 4
+        (Work(SHAPES, 128, 128, 10, 1, 64 * 64 * 10 + 128 * 128 * 4), 1065),
+        # half of the steps of a picture that begins with another
+        (Work(SHAPES, 64, 64, 10, 1, 64 * 64 * 5), 205),
     ],
 )
 def test_prices_of_known_work(work: Work, millicredits: int) -> None:
@@ -42,6 +47,16 @@ def test_a_price_is_the_exact_one_rounded_up_to_at_least_1(work: Work) -> None:
     exact = Fraction(work.width_px * work.height_px, 10**6) * work.steps * work.image_count * factor
     assert price(work, TABLE) >= 1
     assert exact <= price(work, TABLE) < exact + 1
+
+
+@given(works, st.integers(0, 65_536**2 * 100_000 * 1000))
+def test_the_price_follows_the_steps_that_the_caller_reckons(work: Work, reckoned: int) -> None:
+    told = replace(work, reckoned_pixel_steps=reckoned)
+    product = work.width_px * work.height_px * work.steps * work.image_count
+    assert told.pixel_steps == (reckoned or product)
+    exact = Fraction(told.pixel_steps * TABLE.factor(work.model_key), 10**6)
+    assert exact <= price(told, TABLE) < exact + 1 or price(told, TABLE) == 1
+    assert price(replace(work, reckoned_pixel_steps=product), TABLE) == price(work, TABLE)
 
 
 @given(works, st.integers(1, 10**9))

@@ -1,21 +1,25 @@
 """Plans that tokens claim, request limits, and the catalogue, over ports in memory."""
 
+from dataclasses import replace
+
 import pytest
 
-from easel_kit.errors import DependencyDown, Forbidden, InvalidInput, Overloaded
-from gateway.domain.catalogue import Wish
+from easel_kit.errors import DependencyDown, Forbidden, InvalidInput, NotFound, Overloaded
 from gateway.domain.identity import Identity
-from gateway.domain.library import Picture
+from gateway.domain.library import Picture, pictures_of_job
+from gateway.domain.wish import Wish
 from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
 from gateway.service.memory import Recent
 from gateway.service.pictures import Pictures
 from tests.fakes.gateway_ports import (
     ALICE,
+    MALLORY,
     NOON,
     FakeLedger,
     FakeLibrary,
     FakeModels,
+    FakeObjects,
     MovedClock,
     finished,
     model,
@@ -122,11 +126,11 @@ async def test_a_wish_for_a_new_model_asks_again_but_not_always() -> None:
     wish = Wish(prompt="x", model="new")
     for _ in range(3):
         with pytest.raises(InvalidInput):
-            await catalogue.settle(wish, fresh_seed=0)
+            await catalogue.settle(wish, fresh_seed=0, object_keys={})
     assert models.asked == 1
     models.models.append(model("new"))
     clock.elapsed_s = 0.6
-    assert (await catalogue.settle(wish, fresh_seed=0)).model_key == "new"
+    assert (await catalogue.settle(wish, fresh_seed=0, object_keys={})).model_key == "new"
 
 
 async def test_the_last_catalogue_outlasts_outage_and_empty_lists() -> None:
@@ -147,19 +151,58 @@ async def test_without_any_catalogue_the_outage_is_told() -> None:
     models.fault = None
     models.models.clear()
     with pytest.raises(Overloaded):
-        await Catalogue(models, MovedClock()).settle(Wish(prompt="x"), fresh_seed=0)
-
-
-class SignedLinks:
-    async def signed_url(self, key: str, *, expires_s: int) -> str:
-        return f"/objects/{key}?expires={expires_s}"
+        await Catalogue(models, MovedClock()).settle(Wish(prompt="x"), fresh_seed=0, object_keys={})
 
 
 async def test_a_picture_is_found_and_linked() -> None:
     done, library = finished(), FakeLibrary()
     picture = Picture(image=done.images[0], user_id=ALICE, job_id=done.id, created_at=NOON)
     await library.record([picture])
-    pictures = Pictures(library, SignedLinks())
+    pictures = Pictures(library, FakeObjects())
     assert await pictures.find(ALICE, picture.image.id) == picture
     url = await pictures.content_url(ALICE, picture.image.id)
     assert url == f"/objects/{picture.image.object_key}?expires=300"
+    url = await pictures.thumbnail_url(ALICE, picture.image.id)
+    assert url == f"/objects/{picture.image.thumbnail_object_key}?expires=300"
+
+
+async def test_a_picture_without_a_small_copy_has_no_link_to_one() -> None:
+    done, library = finished(), FakeLibrary()
+    image = replace(done.images[0], thumbnail_object_key="")
+    await library.record([Picture(image=image, user_id=ALICE, job_id=done.id, created_at=NOON)])
+    objects = FakeObjects({image.object_key: b"x"})
+    pictures = Pictures(library, objects)
+    with pytest.raises(NotFound, match=image.id):
+        await pictures.thumbnail_url(ALICE, image.id)
+    await pictures.delete(ALICE, image.id)
+    assert objects.kept == {}
+
+
+async def test_a_removed_picture_is_gone_with_its_bytes_and_does_not_come_back() -> None:
+    done, library = finished(), FakeLibrary()
+    kept = pictures_of_job(done)
+    await library.record(kept)
+    gone = done.images[0]
+    objects = FakeObjects(
+        {
+            key: b"x"
+            for image in done.images
+            for key in (image.object_key, image.thumbnail_object_key)
+        }
+    )
+    pictures = Pictures(library, objects)
+    with pytest.raises(NotFound):
+        await pictures.delete(MALLORY, gone.id)
+    objects.fault = AWAY
+    with pytest.raises(DependencyDown):
+        await pictures.delete(ALICE, gone.id)
+    objects.fault = None
+    assert await pictures.find(ALICE, gone.id) == kept[0]  # the try can be made again
+    await pictures.delete(ALICE, gone.id)
+    await library.record(kept)
+    for attempt in (pictures.find, pictures.content_url, pictures.delete):
+        with pytest.raises(NotFound):
+            await attempt(ALICE, gone.id)
+    assert set(objects.kept) == {done.images[1].object_key, done.images[1].thumbnail_object_key}
+    page = await pictures.page(ALICE, kind=None, before=None, limit=20)
+    assert page.pictures == (kept[1],)

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from easel_kit.errors import InvalidInput, Overloaded
 from gateway.domain.account import Hold, HoldState
-from gateway.domain.catalogue import Size, Wish, settle
-from gateway.domain.job import JobState, JobUpdate, Progress, cost_ms
+from gateway.domain.catalogue import Size
+from gateway.domain.generation import cost_ms
+from gateway.domain.job import JobState, JobUpdate, Progress
 from gateway.domain.library import pictures_of_job
+from gateway.domain.wish import Wish, settle
 from gateway.web.events import Narrator
 from gateway.web.generations import wait_s
 from gateway.web.schemas.base import credits_text

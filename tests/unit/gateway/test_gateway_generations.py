@@ -1,14 +1,17 @@
 """Submit, price, watch and wait, over ports in memory."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from easel_kit import errors, ids
 from gateway.domain.account import Hold, HoldState
-from gateway.domain.catalogue import Wish
+from gateway.domain.catalogue import Feature
+from gateway.domain.generation import Source
 from gateway.domain.job import Job, JobFilter, JobState, JobUpdate
+from gateway.domain.library import pictures_of_job
+from gateway.domain.wish import InitWish, Wish
 from gateway.service import generations as module
 from gateway.service.catalogue import Catalogue
 from gateway.service.generations import Generations
@@ -22,6 +25,7 @@ from tests.fakes.gateway_ports import (
     MovedClock,
     finished,
     job,
+    model,
 )
 
 WISH = Wish(prompt="a red circle")
@@ -36,7 +40,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.jobs.go_on.set()
-        catalogue = Catalogue(FakeModels(), MovedClock())
+        models = FakeModels([model(features=tuple(Feature))])
+        catalogue = Catalogue(models, MovedClock())
         self.service = Generations(self.jobs, self.holds, self.library, catalogue, self.stop)
 
     def keep(self, kept: Job) -> Job:
@@ -242,6 +247,44 @@ async def test_a_batch_that_is_refused_holds_nothing(bench: Bench) -> None:
             ALICE, "bat_1", WISH, prompts=["a"] * 167, seeds=[1, 2, 3], runs=1, prepend=False
         )
     assert bench.jobs.jobs == {}
+
+
+def _begun_with(bench: Bench) -> tuple[Job, Wish]:
+    """A job that has ended, and a wish for a picture that begins with its first one."""
+    done = bench.keep(finished())
+    wish = Wish(prompt="x", init_image=InitWish(done.images[0].id, 0.5, done.images[1].id))
+    return done, wish
+
+
+async def test_pictures_are_of_the_callers_own_library(bench: Bench) -> None:
+    done, wish = _begun_with(bench)
+    with pytest.raises(errors.InvalidInput, match=r"init_image\.image"):
+        await bench.service.submit(ALICE, ids.new_job_id(), wish)
+    await bench.library.record(pictures_of_job(done))
+    with pytest.raises(errors.InvalidInput, match=r"init_image\.image"):
+        await bench.service.submit(MALLORY, ids.new_job_id(), wish)
+    assert bench.holds.holds == {}
+    priced = await bench.service.submit(ALICE, ids.new_job_id(), wish)
+    begun = priced.job.generation.init_image
+    assert begun is not None
+    assert begun.picture == Source(done.images[0].id, done.images[0].object_key)
+    assert begun.mask == Source(done.images[1].id, done.images[1].object_key)
+    batch = await bench.service.submit_batch(
+        ALICE, "bat_1", wish, prompts=["a", "b"], seeds=[], runs=1, prepend=False
+    )
+    assert [one.job.generation.init_image for one in batch] == [begun, begun]
+
+
+async def test_a_retry_needs_the_pictures_that_it_reads(bench: Bench) -> None:
+    done, wish = _begun_with(bench)
+    await bench.library.record(pictures_of_job(done))
+    old = (await bench.service.submit(ALICE, ids.new_job_id(), wish)).job
+    bench.keep(replace(old, state=JobState.FAILED))
+    again = await bench.service.retry(ALICE, old.id, ids.new_job_id())
+    assert again.job.generation == old.generation
+    await bench.library.remove(ALICE, done.images[1].id)
+    with pytest.raises(errors.InvalidState, match=r"init_image\.mask"):
+        await bench.service.retry(ALICE, old.id, ids.new_job_id())
 
 
 async def test_a_retry_is_the_same_work_as_a_new_job(bench: Bench) -> None:

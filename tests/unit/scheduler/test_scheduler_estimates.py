@@ -16,7 +16,8 @@ from scheduler.domain.estimate import (
     eta_waiting_s,
     position,
 )
-from scheduler.domain.job import Generation, Job, JobState
+from scheduler.domain.generation import Generation
+from scheduler.domain.job import Job, JobState
 from scheduler.domain.line import Live, seen
 from scheduler.domain.worker import Model, ModelDefaults, Worker, merged_models
 

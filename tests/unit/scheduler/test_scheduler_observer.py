@@ -10,7 +10,8 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from easel_kit.ids import ModelKey, UserId, WorkerId, new_attempt_id, new_job_id
-from scheduler.domain.job import Generation, Job, JobError, JobState
+from scheduler.domain.generation import Generation
+from scheduler.domain.job import Job, JobError, JobState
 from scheduler.domain.lease import Claim, Outcome, Settled
 from scheduler.domain.line import Depth
 from scheduler.domain.worker import Worker

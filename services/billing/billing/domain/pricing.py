@@ -15,18 +15,25 @@ _PIXELS_PER_MEGAPIXEL = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is priced: one generation, without its prompt."""
+    """What is priced: one generation, without its prompt. The size is the finished picture's."""
 
     model_key: ModelKey
     width_px: int
     height_px: int
     steps: int
     image_count: int
+    reckoned_pixel_steps: int = 0
+    """Pixels x steps over all passes and pictures, as the caller reckons them; 0: the product."""
 
     @property
     def pixels(self) -> int:
         """Of one picture."""
         return self.width_px * self.height_px
+
+    @property
+    def pixel_steps(self) -> int:
+        """Pixels x steps over all passes and pictures."""
+        return self.reckoned_pixel_steps or self.pixels * self.steps * self.image_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,7 @@ class PriceTable:
 
 def price(work: Work, table: PriceTable) -> int:
     """Millicredits for the whole work: rounded up, at least 1."""
-    pixel_steps = work.pixels * work.steps * work.image_count
-    exact = pixel_steps * table.factor(work.model_key)
+    exact = work.pixel_steps * table.factor(work.model_key)
     return max(1, -(-exact // _PIXELS_PER_MEGAPIXEL))
 
 

@@ -24,6 +24,7 @@ _REASON = re.compile(r"[a-z][a-z0-9 _-]{0,63}")
 _MAX_SIDE_PX = 65_536
 _MAX_STEPS = 100_000
 _MAX_IMAGES = 1_000
+_MAX_PIXEL_STEPS = _MAX_SIDE_PX**2 * _MAX_STEPS * _MAX_IMAGES
 _MAX_HOLDS = 100
 _MAX_BATCH = 500
 _MAX_PAGE = 100
@@ -50,6 +51,9 @@ def work_from(work: pb.Work, field: str = "work") -> Work:
         height_px=_within(f"{field}.height_px", work.height_px, _MAX_SIDE_PX),
         steps=_within(f"{field}.steps", work.steps, _MAX_STEPS),
         image_count=_within(f"{field}.image_count", work.image_count, _MAX_IMAGES),
+        reckoned_pixel_steps=_within(
+            f"{field}.pixel_steps", work.pixel_steps, _MAX_PIXEL_STEPS, least=0
+        ),
     )
 
 
@@ -233,7 +237,7 @@ def _timestamp(at: datetime) -> Timestamp:
     return stamp
 
 
-def _within(field: str, value: int, most: int) -> int:
-    if not 1 <= value <= most:
-        raise InvalidInput(field, f"must be 1 to {most}")
+def _within(field: str, value: int, most: int, *, least: int = 1) -> int:
+    if not least <= value <= most:
+        raise InvalidInput(field, f"must be {least} to {most}")
     return value

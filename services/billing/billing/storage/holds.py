@@ -19,8 +19,8 @@ from easel_kit.ids import HoldId, JobId, ModelKey, UserId, new_hold_id
 
 _SELECT = """
 SELECT h.id, h.job_id, h.account_id, p.user_id, h.model_key, h.width_px, h.height_px, h.steps,
-       h.image_count, h.state, h.millicredits, h.captured_millicredits, h.barred, h.traceparent,
-       h.expires_at
+       h.image_count, h.pixel_steps, h.state, h.millicredits, h.captured_millicredits, h.barred,
+       h.traceparent, h.expires_at
 FROM holds h LEFT JOIN account_pii p ON p.account_id = h.account_id
 """
 
@@ -32,8 +32,9 @@ _EXPIRED = _SELECT + "WHERE h.state = 'open' AND h.expires_at <= $1 ORDER BY h.e
 
 _INSERT = """
 INSERT INTO holds (job_id, id, account_id, state, millicredits, model_key, width_px, height_px,
-                   steps, image_count, plan_key, plan_version, traceparent, placed_at, expires_at)
-VALUES ($1, $2, $3, 'open', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                   steps, image_count, pixel_steps, plan_key, plan_version, traceparent, placed_at,
+                   expires_at)
+VALUES ($1, $2, $3, 'open', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 ON CONFLICT (job_id) DO NOTHING
 RETURNING true
 """
@@ -188,6 +189,7 @@ async def _insert(lent: Connection, order: HoldOrder) -> bool:
             order.work.height_px,
             order.work.steps,
             order.work.image_count,
+            order.work.reckoned_pixel_steps,
             order.plan_key,
             order.plan_version,
             order.traceparent,
@@ -222,6 +224,7 @@ def _hold(row: asyncpg.Record) -> Hold:
             row["height_px"],
             row["steps"],
             row["image_count"],
+            row["pixel_steps"],
         )
     return Hold(
         id=HoldId(row["id"]),

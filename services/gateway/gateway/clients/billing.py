@@ -23,7 +23,7 @@ from gateway.domain.account import (
     PlacedHolds,
     Plan,
 )
-from gateway.domain.job import Generation
+from gateway.domain.generation import Generation, is_plain, passes, pixel_steps
 
 _HOLD_STATES = {
     pb.HOLD_STATE_OPEN: HoldState.OPEN,
@@ -105,12 +105,14 @@ def _as_caller_said(error: InvalidInput) -> InvalidInput:
 
 
 def _work(generation: Generation) -> pb.Work:
+    last = passes(generation)[-1]
     return pb.Work(
         model_key=generation.model_key,
-        width_px=generation.width_px,
-        height_px=generation.height_px,
+        width_px=last.width_px,
+        height_px=last.height_px,
         steps=generation.steps,
         image_count=generation.image_count,
+        pixel_steps=0 if is_plain(generation) else pixel_steps(generation),
     )
 
 

@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from easel.common.v1 import generation_pb2, model_pb2
+from easel.common.v1 import model_pb2
 from easel.scheduler.v1 import events_pb2, jobs_pb2
 from easel.scheduler.v1.events_pb2_grpc import EventServiceStub
 from easel.scheduler.v1.jobs_pb2_grpc import JobServiceStub
 from easel_kit.errors import InvalidInput
-from easel_kit.ids import ImageId, JobId, ModelKey, UserId
+from easel_kit.ids import JobId, ModelKey, UserId
+from gateway.clients.generations import generation, generation_to_wire, image
 from gateway.domain.account import Entitlements
 from gateway.domain.catalogue import Model, ModelDefaults, Size
+from gateway.domain.generation import cost_ms
 from gateway.domain.job import (
     Batch,
-    Generation,
-    Image,
     Job,
     JobFailure,
     JobFilter,
@@ -29,7 +29,6 @@ from gateway.domain.job import (
     Progress,
     Stopped,
     Timeline,
-    cost_ms,
 )
 from gateway.domain.library import Cursor, JobEvent
 
@@ -75,7 +74,7 @@ class SchedulerClient:
             jobs=[
                 jobs_pb2.JobSubmission(
                     job_id=order.job_id,
-                    generation=_wire_generation(order.generation),
+                    generation=generation_to_wire(order.generation),
                     cost_ms=cost_ms(order.generation),
                     retry_of=order.retry_of or "",
                 )
@@ -199,47 +198,17 @@ class SchedulerClient:
             call.cancel()
 
 
-def _wire_generation(generation: Generation) -> generation_pb2.Generation:
-    return generation_pb2.Generation(
-        model_key=generation.model_key,
-        prompt=generation.prompt,
-        negative_prompt=generation.negative_prompt,
-        width_px=generation.width_px,
-        height_px=generation.height_px,
-        steps=generation.steps,
-        guidance=generation.guidance,
-        seed=generation.seed,
-        sampler=generation.sampler,
-        image_count=generation.image_count,
-    )
-
-
-def _generation(generation: generation_pb2.Generation) -> Generation:
-    return Generation(
-        model_key=ModelKey(generation.model_key),
-        prompt=generation.prompt,
-        negative_prompt=generation.negative_prompt,
-        width_px=generation.width_px,
-        height_px=generation.height_px,
-        steps=generation.steps,
-        guidance=generation.guidance,
-        seed=generation.seed,
-        sampler=generation.sampler,
-        image_count=generation.image_count,
-    )
-
-
 def _job(job: jobs_pb2.Job) -> Job:
     return Job(
         id=JobId(job.id),
         user_id=UserId(job.user_id),
         state=_STATES[job.state],
-        generation=_generation(job.generation),
+        generation=generation(job.generation),
         position=job.position,
         eta_seconds=job.eta_seconds if job.HasField("eta_seconds") else None,
         progress=Progress(job.progress.step, job.progress.steps),
         timeline=_timeline(job.timeline),
-        images=tuple(_image(image) for image in job.images),
+        images=tuple(image(one) for one in job.images),
         error=JobFailure(job.error.code, job.error.message) if job.HasField("error") else None,
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,
@@ -259,19 +228,6 @@ def _timeline(timeline: jobs_pb2.Timeline) -> Timeline:
         claimed_at=at("claimed_at"),
         first_step_at=at("first_step_at"),
         finished_at=at("finished_at"),
-    )
-
-
-def _image(image: generation_pb2.Image) -> Image:
-    return Image(
-        id=ImageId(image.id),
-        object_key=image.object_key,
-        width_px=image.width_px,
-        height_px=image.height_px,
-        media_type=image.media_type,
-        size_bytes=image.size_bytes,
-        sha256=image.sha256,
-        seed=image.seed,
     )
 
 
@@ -296,6 +252,8 @@ def _model(model: model_pb2.Model) -> Model:
         samplers=tuple(model.samplers),
         loaded=model.loaded,
         unavailable_reason=model.unavailable_reason,
+        features=tuple(model.features),
+        size_bytes=model.size_bytes,
     )
 
 
@@ -307,6 +265,6 @@ def _event(event: events_pb2.Event) -> JobEvent:
         job_id=JobId(event.job_id),
         user_id=UserId(event.user_id),
         occurred_at=event.occurred_at.ToDatetime(tzinfo=UTC),
-        images=tuple(_image(image) for image in event.images),
+        images=tuple(image(one) for one in event.images),
         traceparent=event.traceparent,
     )

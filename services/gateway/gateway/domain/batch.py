@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from easel_kit.errors import InvalidInput
-from gateway.domain.job import Generation
+from gateway.domain.generation import Generation
 
 MAX_JOBS = 500
 """Jobs in one batch, as many as the scheduler takes at once."""

@@ -1,17 +1,32 @@
-"""Models on offer, and how a wish becomes an order that one of them can draw."""
+"""Models on offer, and what each of them can be asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 
 from easel_kit.errors import InvalidInput, Overloaded
 from easel_kit.ids import ModelKey
-from gateway.domain.job import Generation
 
-# A model that lists no sizes draws any multiple of this many pixels (its latents' grain).
-_GRAIN_PX = 8
-_MAIN = "main"
+
+class ModelType(StrEnum):
+    """The kinds of models that requests name."""
+
+    MAIN = "main"
+    LORA = "lora"
+    CONTROLNET = "controlnet"
+
+
+class Feature(StrEnum):
+    """What a request may ask of a main model beyond a prompt, as the contract's `Model` says."""
+
+    IMAGE_TO_IMAGE = "image_to_image"
+    INPAINT = "inpaint"
+    HIRES = "hires"
+    LORAS = "loras"
+    CONTROLS = "controls"
+    CLIP_SKIP = "clip_skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,100 +68,59 @@ class Model:
     samplers: tuple[str, ...]
     loaded: bool
     unavailable_reason: str
+    features: tuple[str, ...] = ()
+    size_bytes: int = 0
+
+    def must_offer(self, feature: Feature, field: str) -> None:
+        """Refuses `field` where the model does not do this.
+
+        Raises:
+            InvalidInput: it does not.
+        """
+        if feature not in self.features:
+            offered = ", ".join(self.features) or "nothing beyond a prompt"
+            raise InvalidInput(field, f"is not offered by {self.key}; it offers: {offered}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a caller asked for; None where the model's default will do."""
-
-    prompt: str = field(repr=False)
-    negative_prompt: str = field(default="", repr=False)
-    model: str | None = None
-    width_px: int | None = None
-    height_px: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int | None = None
-    sampler: str | None = None
-    image_count: int = 1
-
-
-def settle(wish: Wish, models: Sequence[Model], *, fresh_seed: int) -> Generation:
-    """The complete order for a wish.
-
-    Args:
-        wish: within the absolute bounds already.
-        models: the catalogue; the first usable main model is the default one.
-        fresh_seed: taken where the wish names none.
+def main_model(key: str | None, models: Sequence[Model]) -> Model:
+    """The main model of that key; without one the first that can be used.
 
     Raises:
-        InvalidInput: names the field and what is allowed.
+        InvalidInput: `model` is unknown, or cannot be used.
         Overloaded: no model can be used at this moment.
     """
-    model = _choose(wish.model, models)
-    size = _size(wish, model)
-    return Generation(
-        model_key=model.key,
-        prompt=wish.prompt,
-        negative_prompt=wish.negative_prompt,
-        width_px=size.width_px,
-        height_px=size.height_px,
-        steps=_steps(wish.steps, model),
-        guidance=model.defaults.guidance if wish.guidance is None else wish.guidance,
-        seed=fresh_seed if wish.seed is None else wish.seed,
-        sampler=_sampler(wish.sampler, model),
-        image_count=wish.image_count,
-    )
-
-
-def _choose(key: str | None, models: Sequence[Model]) -> Model:
-    mains = [model for model in models if model.type == _MAIN]
-    usable = [model for model in mains if not model.unavailable_reason]
-    if key is None:
-        if not usable:
-            raise Overloaded("no model is ready at this moment")
-        return usable[0]
+    mains = [model for model in models if model.type == ModelType.MAIN]
+    if key is not None:
+        return _named(key, mains, "model")
     for model in mains:
+        if not model.unavailable_reason:
+            return model
+    raise Overloaded("no model is ready at this moment")
+
+
+def companion(
+    key: str, kind: ModelType, main: Model, models: Sequence[Model], field: str
+) -> ModelKey:
+    """The key of an adapter or control network that goes with a main model.
+
+    Raises:
+        InvalidInput: `field` is unknown, of another kind or base, or cannot be used.
+    """
+    fitting = [model for model in models if model.type == kind and model.base == main.base]
+    for model in models:
+        if model.key == key and model.type != kind:
+            raise InvalidInput(field, f"is of type {model.type}, not {kind}")
+        if model.key == key and model.base != main.base:
+            raise InvalidInput(field, f"is for {model.base}; {main.key} is {main.base}")
+    return _named(key, fitting, field).key
+
+
+def _named(key: str, among: Sequence[Model], field: str) -> Model:
+    for model in among:
         if model.key == key:
             if model.unavailable_reason:
-                raise InvalidInput("model", f"cannot be used: {model.unavailable_reason}")
+                raise InvalidInput(field, f"cannot be used: {model.unavailable_reason}")
             return model
-    offered = ", ".join(model.key for model in usable) or "nothing at this moment"
-    raise InvalidInput("model", f"is unknown; on offer: {offered}")
-
-
-def _size(wish: Wish, model: Model) -> Size:
-    default = model.defaults.size
-    size = Size(
-        default.width_px if wish.width_px is None else wish.width_px,
-        default.height_px if wish.height_px is None else wish.height_px,
-    )
-    if model.sizes:
-        if size in model.sizes:
-            return size
-        field_name = "height"
-        if size.width_px not in {offered.width_px for offered in model.sizes}:
-            field_name = "width"
-        allowed = ", ".join(str(offered) for offered in model.sizes)
-        raise InvalidInput(field_name, f"{size} is not offered by {model.key}; allowed: {allowed}")
-    for field_name, pixels in (("width", size.width_px), ("height", size.height_px)):
-        if pixels % _GRAIN_PX:
-            raise InvalidInput(field_name, f"must be a multiple of {_GRAIN_PX}")
-    return size
-
-
-def _steps(steps: int | None, model: Model) -> int:
-    if steps is None:
-        return model.defaults.steps
-    if steps > model.max_steps:
-        raise InvalidInput("steps", f"{model.key} takes at most {model.max_steps}")
-    return steps
-
-
-def _sampler(sampler: str | None, model: Model) -> str:
-    if sampler is None or sampler == model.defaults.sampler:
-        return model.defaults.sampler
-    if sampler not in model.samplers:
-        allowed = ", ".join(model.samplers or (model.defaults.sampler,))
-        raise InvalidInput("sampler", f"is unknown to {model.key}; allowed: {allowed}")
-    return sampler
+    usable = [model.key for model in among if not model.unavailable_reason]
+    offered = ", ".join(usable) or "nothing at this moment"
+    raise InvalidInput(field, f"is unknown; on offer: {offered}")

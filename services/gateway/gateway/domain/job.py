@@ -6,11 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from easel_kit.ids import ImageId, JobId, ModelKey, UserId
-
-# Milliseconds that one step at one megapixel takes on the reference GPU, guidance off. Only the
-# ratios between jobs matter; the scheduler corrects the figure by what a job really took.
-_REFERENCE_STEP_MS = 100
+from easel_kit.ids import ImageId, JobId, UserId
+from gateway.domain.generation import Generation
 
 
 class JobState(StrEnum):
@@ -26,30 +23,6 @@ class JobState(StrEnum):
     def has_ended(self) -> bool:
         """True for the states that nothing follows."""
         return self not in {JobState.QUEUED, JobState.RUNNING}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
-    """A complete order: `image_count` pictures of one prompt. Sizes in pixels."""
-
-    model_key: ModelKey
-    prompt: str = field(repr=False)
-    negative_prompt: str = field(repr=False)
-    width_px: int
-    height_px: int
-    steps: int
-    guidance: float
-    seed: int
-    sampler: str
-    image_count: int
-
-
-def cost_ms(generation: Generation) -> int:
-    """Estimated work in reference GPU-milliseconds, at least 1."""
-    megapixels = generation.width_px * generation.height_px / 1_000_000
-    passes = 2 if generation.guidance > 1 else 1
-    steps = generation.steps * generation.image_count
-    return max(1, round(steps * megapixels * passes * _REFERENCE_STEP_MS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +59,10 @@ class Image:
     media_type: str
     size_bytes: int
     sha256: str
-    seed: int
+    seed: int | None
+    """None for a picture that was not drawn here."""
+    thumbnail_object_key: str = ""
+    """Of a small copy; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

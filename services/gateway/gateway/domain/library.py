@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
-from easel_kit.ids import JobId, UserId
+from easel_kit.ids import ImageId, JobId, UserId
 from gateway.domain.job import Image, Job, JobState
+
+
+class PictureKind(StrEnum):
+    """Where a picture comes from."""
+
+    GENERATED = "generated"
+    UPLOADED = "uploaded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +23,22 @@ class Picture:
 
     image: Image
     user_id: UserId
-    job_id: JobId
+    job_id: JobId | None
+    """None where its owner has uploaded it."""
     created_at: datetime
+
+    @property
+    def kind(self) -> PictureKind:
+        """Where it comes from."""
+        return PictureKind.UPLOADED if self.job_id is None else PictureKind.GENERATED
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePage:
+    """Pictures, newest first; None says that this is the last page."""
+
+    pictures: tuple[Picture, ...]
+    next_before: ImageId | None
 
 
 @dataclass(frozen=True, slots=True, order=True)

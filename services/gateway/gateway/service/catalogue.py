@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from easel_kit.clock import Clock
 from easel_kit.errors import DeadlineExceeded, DependencyDown, InvalidInput, Overloaded
-from gateway.domain.catalogue import Model, Wish, settle
-from gateway.domain.job import Generation
+from easel_kit.ids import ImageId
+from gateway.domain.catalogue import Model
+from gateway.domain.generation import Generation
+from gateway.domain.wish import Wish, settle
 from gateway.ports import Models
 
 # A model that came or went is seen this many seconds later at most; a wish that does not fit the
@@ -35,8 +38,10 @@ class Catalogue:
         """
         return await self._list(max_age_s=_FRESH_S)
 
-    async def settle(self, wish: Wish, *, fresh_seed: int) -> Generation:
-        """The complete order for a wish.
+    async def settle(
+        self, wish: Wish, *, fresh_seed: int, object_keys: Mapping[ImageId, str]
+    ) -> Generation:
+        """The complete order for a wish; `object_keys` of the pictures that are the caller's.
 
         Raises:
             InvalidInput: names the field and what is allowed.
@@ -44,9 +49,11 @@ class Catalogue:
             DependencyDown: no list was ever had.
         """
         try:
-            return settle(wish, await self.all(), fresh_seed=fresh_seed)
+            models = await self.all()
+            return settle(wish, models, fresh_seed=fresh_seed, object_keys=object_keys)
         except (InvalidInput, Overloaded):
-            return settle(wish, await self._list(max_age_s=_RETRY_S), fresh_seed=fresh_seed)
+            models = await self._list(max_age_s=_RETRY_S)
+            return settle(wish, models, fresh_seed=fresh_seed, object_keys=object_keys)
 
     async def _list(self, *, max_age_s: float) -> tuple[Model, ...]:
         async with self._asking:

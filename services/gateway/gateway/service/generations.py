@@ -24,9 +24,10 @@ from easel_kit.errors import (
 from easel_kit.ids import JobId, UserId, new_job_id
 from gateway.domain.account import Hold
 from gateway.domain.batch import expanded
-from gateway.domain.catalogue import Wish
+from gateway.domain.generation import Generation
 from gateway.domain.job import Batch, Job, JobFilter, JobUpdate, Order
 from gateway.domain.library import pictures_of_job
+from gateway.domain.wish import Wish
 from gateway.ports import Holds, Jobs, Library
 from gateway.service.catalogue import Catalogue
 from gateway.service.streams import until
@@ -89,7 +90,7 @@ class Generations:
             DependencyDown: unanswered; the job of this id may still run, and is paid for if so.
             DeadlineExceeded: as DependencyDown.
         """
-        generation = await self._catalogue.settle(wish, fresh_seed=_fresh_seed())
+        generation = await self._settle(user_id, wish, fresh_seed=_fresh_seed())
         (priced,) = await self._reserve_and_queue(user_id, Batch((Order(job_id, generation),)))
         return priced
 
@@ -111,7 +112,7 @@ class Generations:
         Raises:
             InvalidInput: as `submit`, or too many jobs for one batch.
         """
-        base = await self._catalogue.settle(wish, fresh_seed=0)
+        base = await self._settle(user_id, wish, fresh_seed=0)
         generations = expanded(base, prompts, seeds, runs, fresh_seed=_fresh_seed)
         orders = tuple(Order(new_job_id(), generation) for generation in generations)
         return await self._reserve_and_queue(user_id, Batch(orders, batch_id, prepend))
@@ -121,12 +122,13 @@ class Generations:
 
         Raises:
             NotFound: no such job, or someone else's.
-            InvalidState: it has not ended.
+            InvalidState: it has not ended, or a picture that it reads is gone.
             InsufficientCredits: as `submit`, like all else that it raises.
         """
         old = await self._jobs.get(user_id, job_id)
         if not old.state.has_ended:
             raise InvalidState("the job has not ended yet")
+        await self._still_there(user_id, old.generation)
         (priced,) = await self._reserve_and_queue(
             user_id, Batch((Order(new_id, old.generation, retry_of=job_id),))
         )
@@ -184,6 +186,21 @@ class Generations:
     async def drain(self) -> None:
         """Waits for submits whose callers have gone; each has a deadline of its own."""
         await self._unbroken.finish()
+
+    async def _settle(self, user_id: UserId, wish: Wish, *, fresh_seed: int) -> Generation:
+        wanted = wish.image_ids
+        object_keys = await self._library.object_keys(user_id, wanted) if wanted else {}
+        return await self._catalogue.settle(wish, fresh_seed=fresh_seed, object_keys=object_keys)
+
+    async def _still_there(self, user_id: UserId, order: Generation) -> None:
+        sources = order.sources
+        if not sources:
+            return
+        wanted = {source.image_id for source in sources.values()}
+        found = await self._library.object_keys(user_id, wanted)
+        for field, source in sources.items():
+            if source.image_id not in found:
+                raise InvalidState(f"{field}: {source.image_id} is no longer in your library")
 
     async def _reserve_and_queue(self, user_id: UserId, batch: Batch) -> tuple[PricedJob, ...]:
         return await self._unbroken.run(self._reserve_then_queue(user_id, batch))

@@ -17,6 +17,7 @@ from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
 from gateway.service.generations import Generations
 from gateway.service.pictures import Pictures
+from gateway.service.uploads import Uploads
 
 HEADERS_KEY = "easel.headers"
 _WINDOW_S = 60
@@ -31,6 +32,7 @@ class Services:
     catalogue: Catalogue
     accounts: Accounts
     pictures: Pictures
+    uploads: Uploads
     verifier: TokenVerifier
     limiter: RateLimiter
     local_objects: LocalObjects | None

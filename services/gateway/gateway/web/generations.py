@@ -19,14 +19,13 @@ from gateway.web.openapi import problems
 from gateway.web.problems import JOB_ID_KEY
 from gateway.web.schemas.base import JOB_EXAMPLE
 from gateway.web.schemas.generation import (
-    BatchId,
-    GenerationIn,
     GenerationOut,
     GenerationPage,
     Moment,
     State,
     states,
 )
+from gateway.web.schemas.wish import BatchId, GenerationIn
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?=$|[,;\s])", re.IGNORECASE)
 _MAX_WAIT_S = 60

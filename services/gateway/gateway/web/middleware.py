@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -40,11 +41,19 @@ _open = Gauge("easel_http_open", "Requests being served, event streams included.
 class Edge:
     """The outermost middleware of ours."""
 
-    def __init__(self, app: ASGIApp, *, max_requests: int, max_body_bytes: int) -> None:
-        """Bounds: requests at once, bytes of a body."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_requests: int,
+        max_body_bytes: int,
+        larger_bodies: Mapping[tuple[str, str], int],
+    ) -> None:
+        """Bounds: requests at once, bytes of a body; other bounds by method and path."""
         self._app = app
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
+        self._larger_bodies = larger_bodies
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,8 +83,10 @@ class Edge:
                 scope, receive, send
             )
             return
+        place = (scope["method"], scope["path"])
+        most_bytes = self._larger_bodies.get(place, self._max_body_bytes)
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_body_bytes:
+        if length.isdecimal() and int(length) > most_bytes:
             await refusal(scope, 413)(scope, receive, send)
             return
         read = 0
@@ -84,7 +95,7 @@ class Edge:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._max_body_bytes:
+            if read > most_bytes:
                 raise HTTPException(413)
             return message
 

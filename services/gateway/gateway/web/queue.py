@@ -14,7 +14,7 @@ from gateway.domain.job import JobState
 from gateway.web.context import Caller, ServicesOf
 from gateway.web.openapi import problems
 from gateway.web.schemas.base import BATCH_EXAMPLE
-from gateway.web.schemas.generation import BatchId, GenerationOut
+from gateway.web.schemas.generation import GenerationOut
 from gateway.web.schemas.queue import (
     BatchIn,
     BatchOut,
@@ -28,6 +28,7 @@ from gateway.web.schemas.queue import (
     PruneIn,
     StoppedOut,
 )
+from gateway.web.schemas.wish import BatchId
 
 _log = get_logger(__name__)
 

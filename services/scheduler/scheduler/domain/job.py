@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from easel_kit.ids import AttemptId, BatchId, ImageId, JobId, ModelKey, UserId
+from easel_kit.ids import AttemptId, BatchId, ImageId, JobId, UserId
+from scheduler.domain.generation import Generation
 
 
 class JobState(StrEnum):
@@ -29,27 +30,6 @@ ENDED_STATES = frozenset(JobState) - OPEN_STATES
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """What to draw: `image_count` pictures of one prompt. Prompts are never logged."""
-
-    model_key: ModelKey
-    prompt: str
-    negative_prompt: str
-    width_px: int
-    height_px: int
-    steps: int
-    guidance: float
-    seed: int
-    sampler: str
-    image_count: int
-
-    @property
-    def total_steps(self) -> int:
-        """Denoising steps over all pictures."""
-        return self.steps * self.image_count
-
-
-@dataclass(frozen=True, slots=True)
 class Image:
     """One finished picture in the object store."""
 
@@ -61,6 +41,8 @@ class Image:
     size_bytes: int
     sha256: str
     seed: int
+    thumbnail_object_key: str = ""
+    """Of a small copy; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

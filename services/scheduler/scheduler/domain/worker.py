@@ -36,6 +36,10 @@ class Model:
     samplers: tuple[str, ...]
     loaded: bool
     unavailable_reason: str
+    features: tuple[str, ...] = ()
+    """What requests may ask of it beyond a prompt."""
+    size_bytes: int = 0
+    """Of its files; 0 where unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ from scheduler.domain.stream import (
     Welcome,
 )
 from scheduler.domain.worker import Model, ModelDefaults, Worker
-from scheduler.rpc.mapping import generation_to_wire, model_key, text, within, worker_id
+from scheduler.rpc.checks import model_key, object_key, text, within
+from scheduler.rpc.generations import generation_to_wire
+from scheduler.rpc.mapping import worker_id
 
 _MAX_HELD = 1_000
 _MAX_MODELS = 500
@@ -106,6 +108,8 @@ def _model(wire: model_pb2.Model, field: str) -> Model:
         samplers=tuple(_cut(sampler) for sampler in wire.samplers[:_MAX_IMAGES]),
         loaded=wire.loaded,
         unavailable_reason=_cut(wire.unavailable_reason),
+        features=tuple(_cut(feature) for feature in wire.features[:_MAX_IMAGES]),
+        size_bytes=max(0, wire.size_bytes),
     )
 
 
@@ -132,15 +136,19 @@ def _finished(wire: lease_pb2.AttemptFinished) -> Ended:
 
 
 def _image(wire: generation_pb2.Image) -> Image:
+    thumbnail = wire.thumbnail_object_key
     return Image(
         id=ids.image_id(wire.id, "finished.images.id"),
-        object_key=text(wire.object_key, 1, 1_000, "finished.images.object_key"),
+        object_key=object_key(wire.object_key, "finished.images.object_key"),
         width_px=within(wire.width_px, 1, _MAX_INT32, "finished.images.width_px"),
         height_px=within(wire.height_px, 1, _MAX_INT32, "finished.images.height_px"),
         media_type=text(wire.media_type, 1, _MAX_NAME, "finished.images.media_type"),
         size_bytes=within(wire.size_bytes, 0, _MAX_INT64, "finished.images.size_bytes"),
         sha256=text(wire.sha256, 0, 64, "finished.images.sha256"),
         seed=wire.seed,
+        thumbnail_object_key=object_key(thumbnail, "finished.images.thumbnail_object_key")
+        if thumbnail
+        else "",
     )
 
 

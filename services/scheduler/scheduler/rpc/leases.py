@@ -15,7 +15,8 @@ from easel_kit import ids
 from easel_kit.errors import DomainError, Internal, InvalidInput
 from easel_kit.log import get_logger
 from scheduler.ports import Spawn
-from scheduler.rpc import lease_mapping, mapping
+from scheduler.rpc import lease_mapping
+from scheduler.rpc.checks import within
 from scheduler.service.session import Session
 from scheduler.service.workers import Workers
 
@@ -104,7 +105,7 @@ class LeaseServicer(LeaseServiceServicer):
                 _log.warning("message.unknown")
 
     async def _capacity(self, session: Session, capacity: lease_pb2.Capacity) -> None:
-        free_slots = mapping.within(capacity.free_slots, 0, _MAX_SLOTS, "capacity.free_slots")
+        free_slots = within(capacity.free_slots, 0, _MAX_SLOTS, "capacity.free_slots")
         if capacity.draining != session.draining:
             await self._workers.change(session, draining=capacity.draining)
         session.offer(free_slots)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,13 +12,12 @@ from easel.common.v1 import generation_pb2, model_pb2
 from easel.scheduler.v1 import events_pb2, jobs_pb2
 from easel_kit import ids
 from easel_kit.errors import InvalidInput
-from easel_kit.ids import JobId, ModelKey, WorkerId
+from easel_kit.ids import JobId, WorkerId
 from scheduler.domain.job import (
     Cursor,
     Entitlements,
     Event,
     EventType,
-    Generation,
     Image,
     Job,
     JobError,
@@ -29,19 +27,13 @@ from scheduler.domain.job import (
     Submission,
 )
 from scheduler.domain.worker import Model, WorkerStatus
+from scheduler.rpc.checks import within
+from scheduler.rpc.generations import generation, generation_to_wire
 
-MAX_PROMPT = 2_000
-_MAX_SIDE_PX = 8_192
-_MAX_STEPS = 1_000
-_MAX_GUIDANCE = 100.0
-_MAX_IMAGES = 100
-_MAX_NAME = 64
 _MAX_COST_MS = 2**40
 _MAX_INT32 = 2**31 - 1
 _MAX_INT64 = 2**63 - 1
-_SIDE_STEP_PX = 8
 _WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
-_MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@:+-]{0,199}")
 
 _STATES = {
     JobState.QUEUED: jobs_pb2.JOB_STATE_QUEUED,
@@ -57,41 +49,6 @@ _EVENTS = {
     EventType.FAILED: events_pb2.EVENT_TYPE_FAILED,
     EventType.CANCELLED: events_pb2.EVENT_TYPE_CANCELLED,
 }
-
-
-def within(value: int, least: int, most: int, field: str) -> int:
-    """The value, if it lies within the bounds, both included.
-
-    Raises:
-        InvalidInput: it does not.
-    """
-    if not least <= value <= most:
-        raise InvalidInput(field, f"must be {least} to {most}")
-    return value
-
-
-def text(value: str, least: int, most: int, field: str) -> str:
-    """The text, if its length is within the bounds and the database can keep it.
-
-    Raises:
-        InvalidInput: too short, too long, or with a NUL character.
-    """
-    if not least <= len(value) <= most:
-        raise InvalidInput(field, f"must be {least} to {most} characters")
-    if "\0" in value:
-        raise InvalidInput(field, "must not contain NUL characters")
-    return value
-
-
-def model_key(value: str, field: str) -> ModelKey:
-    """A model's key, safe in a key of Redis.
-
-    Raises:
-        InvalidInput: anything else.
-    """
-    if not _MODEL_KEY.fullmatch(value):
-        raise InvalidInput(field, "must be 1 to 200 letters, digits or ._/@:+-")
-    return ModelKey(value)
 
 
 def repeats(request: jobs_pb2.SubmitJobsRequest) -> dict[JobId, JobId]:
@@ -162,32 +119,9 @@ def _new_job(wire: jobs_pb2.JobSubmission, repeated: Job | None, field: str) -> 
     cost_ms = wire.cost_ms or (repeated.cost_ms if repeated is not None else 0)
     return NewJob(
         id=ids.job_id(wire.job_id, f"{field}.job_id"),
-        generation=asked or _generation(wire.generation, f"{field}.generation"),
+        generation=asked or generation(wire.generation, f"{field}.generation"),
         cost_ms=within(cost_ms, 1, _MAX_COST_MS, f"{field}.cost_ms"),
         retry_of=ids.job_id(wire.retry_of, f"{field}.retry_of") if wire.retry_of else None,
-    )
-
-
-def _side(value: int, field: str) -> int:
-    if value % _SIDE_STEP_PX:
-        raise InvalidInput(field, f"must be a multiple of {_SIDE_STEP_PX}")
-    return within(value, _SIDE_STEP_PX, _MAX_SIDE_PX, field)
-
-
-def _generation(wire: generation_pb2.Generation, field: str) -> Generation:
-    if not (math.isfinite(wire.guidance) and 0 <= wire.guidance <= _MAX_GUIDANCE):
-        raise InvalidInput(f"{field}.guidance", f"must be 0 to {_MAX_GUIDANCE:g}")
-    return Generation(
-        model_key=model_key(wire.model_key, f"{field}.model_key"),
-        prompt=text(wire.prompt, 1, MAX_PROMPT, f"{field}.prompt"),
-        negative_prompt=text(wire.negative_prompt, 0, MAX_PROMPT, f"{field}.negative_prompt"),
-        width_px=_side(wire.width_px, f"{field}.width_px"),
-        height_px=_side(wire.height_px, f"{field}.height_px"),
-        steps=within(wire.steps, 1, _MAX_STEPS, f"{field}.steps"),
-        guidance=wire.guidance,
-        seed=wire.seed,
-        sampler=text(wire.sampler, 0, _MAX_NAME, f"{field}.sampler"),
-        image_count=within(wire.image_count, 1, _MAX_IMAGES, f"{field}.image_count"),
     )
 
 
@@ -255,22 +189,6 @@ def job_to_wire(job: Job) -> jobs_pb2.Job:
     )
 
 
-def generation_to_wire(generation: Generation) -> generation_pb2.Generation:
-    """What to draw."""
-    return generation_pb2.Generation(
-        model_key=generation.model_key,
-        prompt=generation.prompt,
-        negative_prompt=generation.negative_prompt,
-        width_px=generation.width_px,
-        height_px=generation.height_px,
-        steps=generation.steps,
-        guidance=generation.guidance,
-        seed=generation.seed,
-        sampler=generation.sampler,
-        image_count=generation.image_count,
-    )
-
-
 def image_to_wire(image: Image) -> generation_pb2.Image:
     """A finished picture."""
     return generation_pb2.Image(
@@ -282,6 +200,7 @@ def image_to_wire(image: Image) -> generation_pb2.Image:
         size_bytes=image.size_bytes,
         sha256=image.sha256,
         seed=image.seed,
+        thumbnail_object_key=image.thumbnail_object_key,
     )
 
 
@@ -341,6 +260,8 @@ def model_to_wire(model: Model) -> model_pb2.Model:
         samplers=model.samplers,
         loaded=model.loaded,
         unavailable_reason=model.unavailable_reason,
+        features=model.features,
+        size_bytes=model.size_bytes,
     )
 
 

@@ -16,7 +16,8 @@ from easel_kit.ids import BatchId, JobId
 from scheduler.domain.job import ENDED_STATES, JobState
 from scheduler.domain.load import Load
 from scheduler.domain.selection import Cancellation, Filter, Mark, Selection
-from scheduler.rpc.mapping import model_key, state_from_wire, state_to_wire, within
+from scheduler.rpc.checks import model_key, within
+from scheduler.rpc.mapping import state_from_wire, state_to_wire
 
 MAX_JOB_IDS = 1_000
 _MAX_FILTER = 100

@@ -227,7 +227,7 @@ async def _lock_jobs(db: Connection, job_ids: Iterable[JobId]) -> _Rows:
         """
         SELECT id, user_id, state, cancel_requested, attempt_id, attempts, traceparent,
             queued_at, claimed_at, now() AS now,
-            (generation ->> 'steps')::int * (generation ->> 'image_count')::int AS steps
+            total_steps(generation) AS steps
         FROM jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE
         """,
         list(job_ids),

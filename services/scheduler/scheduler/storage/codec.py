@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from easel_kit.ids import AttemptId, ImageId, JobId, ModelKey, UserId, WorkerId
-from scheduler.domain.job import Generation, Image
+from scheduler.domain.job import Image
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission, End, Progress
 from scheduler.domain.policy import Share
@@ -17,7 +17,6 @@ from scheduler.domain.stream import Control, Drain, Park, Resume, Stop
 from scheduler.domain.worker import Model, ModelDefaults, Worker
 
 CLAIM_FIELDS = 7
-_GENERATION = tuple(field.name for field in fields(Generation))
 _IMAGE = tuple(field.name for field in fields(Image))
 _CONTROLS: dict[str, Callable[[AttemptId], Control]] = {
     "stop": Stop,
@@ -34,16 +33,6 @@ def from_ms(text: bytes | str | float) -> datetime:
 def to_ms(time: datetime) -> str:
     """A time as milliseconds since 1970."""
     return str(int(time.timestamp() * 1000))
-
-
-def generation_to_json(generation: Generation) -> dict[str, Any]:
-    """For the jobs table."""
-    return {name: getattr(generation, name) for name in _GENERATION}  # flat: asdict copies deep
-
-
-def generation_from_json(found: Mapping[str, Any]) -> Generation:
-    """From the jobs table."""
-    return Generation(**{**found, "model_key": ModelKey(found["model_key"])})
 
 
 def images_to_json(images: Iterable[Image]) -> list[dict[str, Any]]:
@@ -129,6 +118,7 @@ def worker_from_json(worker_id: str, session: str, text: bytes) -> Worker:
                 "defaults": ModelDefaults(**model["defaults"]),
                 "sizes_px": tuple((width, height) for width, height in model["sizes_px"]),
                 "samplers": tuple(model["samplers"]),
+                "features": tuple(model.get("features", ())),
             }
         )
         for model in body.pop("models")

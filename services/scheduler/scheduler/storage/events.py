@@ -26,7 +26,7 @@ async def write_events(db: Connection, job_ids: Sequence[JobId]) -> None:
             images, error_code, error_message, traceparent)
         SELECT feed.generation, jobs.state, jobs.id, jobs.user_id,
             coalesce(jobs.finished_at, jobs.queued_at), jobs.steps_done,
-            (jobs.generation ->> 'steps')::int * (jobs.generation ->> 'image_count')::int,
+            total_steps(jobs.generation),
             coalesce(results.images, '[]'), jobs.error_code, jobs.error_message, jobs.traceparent
         FROM feed, unnest($1::text[]) WITH ORDINALITY AS told (id, n)
             JOIN jobs USING (id) LEFT JOIN results ON results.job_id = jobs.id

@@ -69,7 +69,7 @@ async def _resolution(db: Connection, job_id: JobId) -> Resolution | None:
     row = await db.fetchrow(
         """
         SELECT state, steps_done,
-            (generation ->> 'steps')::int * (generation ->> 'image_count')::int AS steps
+            total_steps(generation) AS steps
         FROM jobs WHERE id = $1
         """,
         job_id,

@@ -9,7 +9,8 @@ from scheduler.domain.job import Job, JobError, JobState
 from scheduler.domain.lease import Claim
 from scheduler.domain.line import Admission
 from scheduler.domain.policy import Share
-from scheduler.storage.codec import generation_from_json, images_from_json
+from scheduler.storage.codec import images_from_json
+from scheduler.storage.generations import generation_from_json
 
 JOB = """
     jobs.id, jobs.user_id, jobs.state, jobs.generation, jobs.cost_ms, jobs.place, jobs.queued_at,

@@ -204,7 +204,7 @@ _WRITE = """
         INSERT INTO events (generation, type, job_id, user_id, occurred_at, steps_done, steps,
             images, error_code, error_message, traceparent)
         SELECT feed.generation, state, id, user_id, finished_at, steps_done,
-            (changed.generation ->> 'steps')::int * (changed.generation ->> 'image_count')::int,
+            total_steps(changed.generation),
             coalesce(won.images, '[]'), error_code, error_message, traceparent
         FROM feed, changed LEFT JOIN won ON won.job_id = changed.id
         WHERE finished_at IS NOT NULL ORDER BY n

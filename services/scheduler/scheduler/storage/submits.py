@@ -24,7 +24,7 @@ from easel_kit.ids import JobId, UserId
 from scheduler.domain.job import Entitlements, Job, JobState, NewJob, Submission
 from scheduler.domain.line import Accepted
 from scheduler.domain.policy import Share
-from scheduler.storage.codec import generation_to_json
+from scheduler.storage.generations import generation_to_json
 from scheduler.storage.rows import JOB, JOB_FROM, job_from_row, share_from_row
 
 BURIAL_LOCK = 0x6561_7365_6C01
@@ -328,7 +328,7 @@ async def _insert(db: Connection, fresh: Sequence[_Fresh]) -> dict[JobId, Job]:
                     batch_id, retry_of, front, n)
             ORDER BY n
             RETURNING id, user_id, lane, place, front, queued_at, start_by, traceparent,
-                (generation ->> 'steps')::int * (generation ->> 'image_count')::int AS steps
+                total_steps(generation) AS steps
         ), told AS (
             INSERT INTO events (generation, type, job_id, user_id, occurred_at, steps_done, steps,
                 images, traceparent)

@@ -204,11 +204,17 @@ class Work(_message.Message):
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    PIXEL_STEPS_FIELD_NUMBER: _builtins.int
     model_key: _builtins.str
     width_px: _builtins.int
+    """Of the finished picture, which is what the plan bounds."""
     height_px: _builtins.int
     steps: _builtins.int
     image_count: _builtins.int
+    pixel_steps: _builtins.int
+    """Pixels x steps, summed over all passes and pictures, where that is not the product of the
+    above: a pass at another size, or one that runs a part of its steps. 0: the product.
+    """
     def __init__(
         self,
         *,
@@ -217,10 +223,11 @@ class Work(_message.Message):
         height_px: _builtins.int = ...,
         steps: _builtins.int = ...,
         image_count: _builtins.int = ...,
+        pixel_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "image_count", b"image_count", "model_key", b"model_key", "steps", b"steps", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "image_count", b"image_count", "model_key", b"model_key", "pixel_steps", b"pixel_steps", "steps", b"steps", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -171,22 +171,29 @@ class InitImage(_message.Message):
     OBJECT_KEY_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     MASK_OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    MASK_IMAGE_ID_FIELD_NUMBER: _builtins.int
     object_key: _builtins.str
     """Object key of a PNG, JPEG or WebP."""
     strength: _builtins.float
     """Above 0 to 1: how much of it may change. About steps x strength steps run."""
     mask_object_key: _builtins.str
     """Object key of a mask: white is painted anew, black is kept. Empty: no mask."""
+    image_id: _builtins.str
+    """What the caller's library calls the two pictures; kept for the caller, nothing to a worker."""
+    mask_image_id: _builtins.str
     def __init__(
         self,
         *,
         object_key: _builtins.str = ...,
         strength: _builtins.float = ...,
         mask_object_key: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        mask_image_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_object_key", b"mask_object_key", "object_key", b"object_key", "strength", b"strength"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "mask_image_id", b"mask_image_id", "mask_object_key", b"mask_object_key", "object_key", b"object_key", "strength", b"strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,6 +210,7 @@ class Control(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     BEGIN_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
     model_key: _builtins.str
     object_key: _builtins.str
     """Object key of a PNG, JPEG or WebP, prepared already (edges, depth, ...)."""
@@ -211,6 +219,8 @@ class Control(_message.Message):
     begin: _builtins.float
     """Shares of the steps, 0 to 1, between which it acts; begin < end."""
     end: _builtins.float
+    image_id: _builtins.str
+    """What the caller's library calls the picture; kept for the caller, nothing to a worker."""
     def __init__(
         self,
         *,
@@ -219,10 +229,11 @@ class Control(_message.Message):
         weight: _builtins.float = ...,
         begin: _builtins.float = ...,
         end: _builtins.float = ...,
+        image_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "model_key", b"model_key", "object_key", b"object_key", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "image_id", b"image_id", "model_key", b"model_key", "object_key", b"object_key", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 JOB_EXAMPLE = "job_01932f6ba1c07f3e8d5a4b7c9e0f1a2b"
 BATCH_EXAMPLE = "bat_01932f6ba1c07f3e8d5a4b7c9e0f1a2b"
 IMAGE_EXAMPLE = "img_01932f6ba9d17a0c9b3e5d7f8a6c4b2e"
+PROMPT_EXAMPLE = "a blue square on a yellow background"
 TIME_EXAMPLE = "2026-11-23T12:00:00Z"
 
 Credits = Annotated[str, Field(pattern=r"^-?\d+\.\d{3}$", examples=["0.041"])]

@@ -1,4 +1,4 @@
-"""Generations and pictures as JSON."""
+"""Generations as JSON: what is answered."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import re
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
-from gateway.domain.catalogue import Wish
 from gateway.domain.job import Image, Job, JobState
-from gateway.domain.library import Picture
 from gateway.service.generations import PricedJob, PricedPage
+from gateway.web.schemas.asked import ControlOut, HiresOut, InitImageOut, LoraOut, OutputOut
 from gateway.web.schemas.base import (
     IMAGE_EXAMPLE,
     JOB_EXAMPLE,
+    PROMPT_EXAMPLE,
     TIME_EXAMPLE,
     Credits,
     Out,
     credits_text,
 )
-
-_PROMPT = "a blue square on a yellow background"
-# PostgreSQL's text cannot hold U+0000.
-_NO_NUL = r"^[^\x00]*$"
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -36,79 +32,6 @@ def _rfc3339(value: object) -> object:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
-Prompt = Annotated[str, Field(min_length=1, max_length=2000, pattern=_NO_NUL)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-BatchId = Annotated[
-    str,
-    Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
-]
-
-
-class In(BaseModel):
-    """Base of requests: nothing unknown, nothing converted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class SettingsIn(In):
-    """How to draw. What is left out comes from the model's defaults."""
-
-    negative_prompt: str = Field("", max_length=2000, pattern=_NO_NUL)
-    model: str | None = Field(
-        None, min_length=1, max_length=100, description="Key of a model; default: the first one."
-    )
-    width: int | None = Field(None, ge=8, le=4096, description="Pixels.")
-    height: int | None = Field(None, ge=8, le=4096, description="Pixels.")
-    steps: int | None = Field(None, ge=1, le=1000, description="Denoising steps per picture.")
-    guidance: float | None = Field(
-        None, ge=1, le=50, allow_inf_nan=False, description="1 switches guidance off."
-    )
-    sampler: str | None = Field(None, min_length=1, max_length=100)
-    n: int = Field(1, ge=1, le=16, description="Pictures; the plan may allow fewer.")
-
-    def wish_for(self, prompt: str, seed: int | None) -> Wish:
-        """As the service takes it."""
-        return Wish(
-            prompt=prompt,
-            negative_prompt=self.negative_prompt,
-            model=self.model,
-            width_px=self.width,
-            height_px=self.height,
-            steps=self.steps,
-            guidance=self.guidance,
-            seed=seed,
-            sampler=self.sampler,
-            image_count=self.n,
-        )
-
-
-class GenerationIn(SettingsIn):
-    """What to draw. What is left out comes from the model's defaults."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"prompt": _PROMPT},
-                {
-                    "prompt": _PROMPT,
-                    "model": "shapes-64",
-                    "width": 64,
-                    "height": 64,
-                    "steps": 10,
-                    "guidance": 2.5,
-                    "seed": 7,
-                    "n": 1,
-                },
-            ]
-        },
-    )
-
-    prompt: Prompt
-    seed: Seed | None = Field(None, description="Same seed, same picture; default: a random one.")
-
-    def wish(self) -> Wish:
-        """As the service takes it."""
-        return self.wish_for(self.prompt, self.seed)
 
 
 class ProgressOut(Out):
@@ -128,12 +51,26 @@ class TimelineOut(Out):
     finished_at: datetime | None
 
 
+def content_path(image: Image) -> str:
+    """Where a picture's bytes are asked for."""
+    return f"/v1/images/{image.id}/content"
+
+
+def thumbnail_path(image: Image) -> str | None:
+    """Where its small copy is asked for; None where there is none."""
+    return f"/v1/images/{image.id}/thumbnail" if image.thumbnail_object_key else None
+
+
 class GeneratedImageOut(Out):
     """A finished picture of a job."""
 
     id: str = Field(examples=[IMAGE_EXAMPLE])
     url: str = Field(
         description="Redirects to the bytes.", examples=[f"/v1/images/{IMAGE_EXAMPLE}/content"]
+    )
+    thumbnail_url: str | None = Field(
+        description="Redirects to a WebP of at most 256 pixels a side; null where there is none.",
+        examples=[f"/v1/images/{IMAGE_EXAMPLE}/thumbnail"],
     )
     width: int = Field(examples=[64])
     height: int = Field(examples=[64])
@@ -145,11 +82,12 @@ class GeneratedImageOut(Out):
         """From the domain."""
         return cls(
             id=image.id,
-            url=f"/v1/images/{image.id}/content",
+            url=content_path(image),
+            thumbnail_url=thumbnail_path(image),
             width=image.width_px,
             height=image.height_px,
             media_type=image.media_type,
-            seed=image.seed,
+            seed=image.seed or 0,  # what a job has drawn has a seed
         )
 
 
@@ -182,7 +120,7 @@ class GenerationOut(Out):
     charged_millicredits: int | None = Field(
         description="What it has cost in the end; null until that is settled."
     )
-    prompt: str = Field(examples=[_PROMPT])
+    prompt: str = Field(examples=[PROMPT_EXAMPLE])
     negative_prompt: str = Field(examples=[""])
     model: str = Field(examples=["shapes-64"])
     width: int = Field(examples=[64])
@@ -192,6 +130,12 @@ class GenerationOut(Out):
     seed: int = Field(examples=[7])
     sampler: str = Field(examples=["ddim"])
     n: int = Field(examples=[1])
+    loras: tuple[LoraOut, ...]
+    init_image: InitImageOut | None
+    controls: tuple[ControlOut, ...]
+    hires: HiresOut | None
+    output: OutputOut
+    clip_skip: int = Field(examples=[0])
     progress: ProgressOut
     timeline: TimelineOut
     images: tuple[GeneratedImageOut, ...]
@@ -226,6 +170,12 @@ class GenerationOut(Out):
             seed=order.seed,
             sampler=order.sampler,
             n=order.image_count,
+            loras=tuple(LoraOut.of(lora) for lora in order.loras),
+            init_image=InitImageOut.of(order.init_image) if order.init_image else None,
+            controls=tuple(ControlOut.of(control) for control in order.controls),
+            hires=HiresOut.of(order.hires) if order.hires else None,
+            output=OutputOut.of(order.output),
+            clip_skip=order.clip_skip,
             progress=_progress(job),
             timeline=_timeline(job),
             images=tuple(GeneratedImageOut.of(image) for image in job.images),
@@ -266,38 +216,6 @@ class GenerationPage(Out):
         return cls(
             items=tuple(GenerationOut.of(priced) for priced in page.jobs),
             next_cursor=page.next_page_token or None,
-        )
-
-
-class ImageOut(Out):
-    """A picture of the library."""
-
-    id: str = Field(examples=[IMAGE_EXAMPLE])
-    job_id: str = Field(examples=[JOB_EXAMPLE])
-    url: str = Field(description="Redirects to the bytes.")
-    width: int = Field(examples=[64])
-    height: int = Field(examples=[64])
-    media_type: str = Field(examples=["image/png"])
-    size_bytes: int = Field(examples=[5120])
-    sha256: str = Field(description="Of the bytes, hexadecimal.")
-    seed: int = Field(examples=[7])
-    created_at: datetime = Field(examples=[TIME_EXAMPLE])
-
-    @classmethod
-    def of(cls, picture: Picture) -> ImageOut:
-        """From the domain."""
-        image = picture.image
-        return cls(
-            id=image.id,
-            job_id=picture.job_id,
-            url=f"/v1/images/{image.id}/content",
-            width=image.width_px,
-            height=image.height_px,
-            media_type=image.media_type,
-            size_bytes=image.size_bytes,
-            sha256=image.sha256,
-            seed=image.seed,
-            created_at=picture.created_at,
         )
 
 

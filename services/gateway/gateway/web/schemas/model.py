@@ -41,6 +41,10 @@ class ModelOut(Out):
     samplers: tuple[str, ...]
     loaded: bool = Field(description="In a worker's memory now: no loading time.")
     unavailable_reason: str | None
+    features: tuple[str, ...] = Field(
+        description="What requests may ask of it beyond a prompt.", examples=[["image_to_image"]]
+    )
+    size_bytes: int | None = Field(description="Of its files; null where unknown.")
 
     @classmethod
     def of(cls, model: Model) -> ModelOut:
@@ -68,6 +72,8 @@ class ModelOut(Out):
             samplers=model.samplers,
             loaded=model.loaded,
             unavailable_reason=model.unavailable_reason or None,
+            features=model.features,
+            size_bytes=model.size_bytes or None,
         )
 
 

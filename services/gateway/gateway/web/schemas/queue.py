@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from gateway.domain.job import JobState, Stopped
+from gateway.web.schemas.asked import In
 from gateway.web.schemas.base import BATCH_EXAMPLE, JOB_EXAMPLE, Out
-from gateway.web.schemas.generation import BatchId, GenerationOut, In, Prompt, Seed, SettingsIn
+from gateway.web.schemas.generation import GenerationOut
+from gateway.web.schemas.wish import BatchId, Prompt, Seed, SettingsIn
 
 _MANY = 500
 _MANY_BATCHES = 100
