@@ -75,6 +75,7 @@ def drawn_by_stock(stock: Stock, asked: Generation, **more: object) -> Result:
             return inside
 
         options: dict[str, object] = {
+            "prompt": asked.prompt,
             "negative_prompt": asked.negative_prompt,
             "num_inference_steps": asked.steps,
             "guidance_scale": asked.guidance,
@@ -82,7 +83,7 @@ def drawn_by_stock(stock: Stock, asked: Generation, **more: object) -> Result:
             "clip_skip": asked.clip_skip or None,
             "callback_on_step_end": note,
         }
-        picture = stock(asked.prompt, **(options | more)).images[0]
+        picture = stock(**(options | more)).images[0]
     return found[-1], picture.tobytes()
 
 
