@@ -74,7 +74,8 @@ def control_net(models_dir: Path, key: str, stock: Stock, seed: int) -> Path:
     rng = torch.Generator().manual_seed(seed)
     for name, weight in net.named_parameters():
         if "controlnet_" in name:
-            weight.data = 0.1 * torch.randn(weight.shape, generator=rng)
+            strength = 0.5 if "cond_embedding" in name else 0.1  # its picture is to be seen
+            weight.data = strength * torch.randn(weight.shape, generator=rng)
     path = models_dir / key
     net.save_pretrained(path, safe_serialization=True)
     write_preset(path, key=key, type="controlnet")

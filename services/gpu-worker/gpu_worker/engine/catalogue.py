@@ -164,7 +164,7 @@ def read_entry(path: Path, samplers: tuple[str, ...]) -> Entry:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         return _broken(path, ModelKey(path.name), f"{PRESET_FILE}: {where}: {first['msg']}")
     offered = tuple(name for name in (preset.samplers or samplers) if name in samplers)
-    reason = _find_fault(path)
+    reason = _find_fault(path, preset.type)
     if not reason and preset.defaults.sampler not in offered:
         reason = f"{PRESET_FILE}: the default sampler is not among its samplers"
     defaults = preset.defaults
@@ -216,8 +216,10 @@ def _broken(path: Path, key: ModelKey, reason: str) -> Entry:
     return Entry(card, path)
 
 
-def _find_fault(path: Path) -> str:
-    """Why the saved pipeline cannot be served; empty when nothing is wrong at a glance."""
+def _find_fault(path: Path, kind: str) -> str:
+    """Why the files cannot be served; empty when nothing is wrong at a glance."""
+    if kind in {"lora", "controlnet"}:
+        return _single_fault(path, kind)
     if fault := _index_fault(path / INDEX_FILE):
         return fault
     if not (path / "tokenizer").is_dir() or not (path / "scheduler").is_dir():
@@ -229,6 +231,19 @@ def _find_fault(path: Path) -> str:
         for file in files:
             if fault := _weight_fault(file):
                 return f"{part}/{file.name} {fault}"
+    return ""
+
+
+def _single_fault(path: Path, kind: str) -> str:
+    """Of an adapter, which is one file, or of a control network, which is one folder."""
+    files = sorted(path.glob("*.safetensors"))
+    if kind == "controlnet" and not (path / "config.json").is_file():
+        return "config.json is missing"
+    if not files or (kind == "lora" and len(files) > 1):
+        return f"it has {len(files)} safetensors files"
+    for file in files:
+        if fault := _weight_fault(file):
+            return f"{file.name} {fault}"
     return ""
 
 
