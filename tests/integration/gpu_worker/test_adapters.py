@@ -32,6 +32,8 @@ from tests.fakes.gpu_worker_models import (
 from tests.fakes.gpu_worker_stock import Result, close, drawn_by_stock, drawn_by_us, same
 from tests.fakes.gpu_worker_weights import lora_file, peft_file, save_lora
 
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
+
 Stack = tuple[tuple[str, float], ...]
 
 

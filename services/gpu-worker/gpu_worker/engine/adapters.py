@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,10 @@ class Adapters:
         name = f"adapter{self._made}"
         try:
             # low memory use would patch torch's modules under the feet of the thread that loads
-            self._loader.load_lora_weights(
-                adapter.tensors, adapter_name=name, low_cpu_mem_usage=False
-            )
+            with _quietly():
+                self._loader.load_lora_weights(
+                    adapter.tensors, adapter_name=name, low_cpu_mem_usage=False
+                )
             fits = any(name in names for names in self._loader.get_list_adapters().values())
         except (ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
             if isinstance(error, (torch.OutOfMemoryError, torch.AcceleratorError)):
@@ -149,11 +151,18 @@ class Adapters:
             self._remove(self._inside.pop(adapter))
 
     def _remove(self, name: str) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # peft's word on what is switched off
+        with _quietly():
             self._loader.delete_adapters(name)
         if not any(self._loader.get_list_adapters().values()):
             self._loader.unload_lora_weights()  # the layers are what they were
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """peft warns of several adapters at a time and of deleting one: both are meant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _own(one: Adaptation) -> Adapter:
