@@ -159,7 +159,7 @@ class Adapters:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """peft warns of several adapters at a time and of deleting one: both are meant."""
+    """Without what peft says of several adapters at a time and of deleting one: both are meant."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
