@@ -20,6 +20,8 @@ from gpu_worker.engine.face import AsyncEngine, EngineOptions, LoadPart
 from gpu_worker.engine.families.loading import load_part
 from gpu_worker.engine.model import Model, Part, Rows
 
+Stock = Any  # a diffusers pipeline; diffusers is untyped
+
 MODELS_DIR = Path(__file__).parents[2] / "services" / "gpu-worker" / "models"
 SHAPES_DIR = MODELS_DIR / "shapes-64"
 

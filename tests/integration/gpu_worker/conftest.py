@@ -13,8 +13,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
 from structlog.testing import capture_logs
 
 from gpu_worker.engine.face import AsyncEngine
-from tests.fakes.gpu_worker_models import SHAPES_DIR, Recorder, running_engine
-from tests.fakes.gpu_worker_stock import Stock
+from tests.fakes.gpu_worker_models import SHAPES_DIR, Recorder, Stock, running_engine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,8 +17,15 @@ from gpu_worker.engine.face import AsyncEngine
 from gpu_worker.engine.job import JobState
 from gpu_worker.engine.model import Rows
 from tests.fakes.gpu_worker import SHAPES, generation, raster
-from tests.fakes.gpu_worker_models import Denoise, Recorder, Wrapped, faulty, running_engine
-from tests.fakes.gpu_worker_stock import STOCK, Stock, drawn_by_stock
+from tests.fakes.gpu_worker_models import (
+    Denoise,
+    Recorder,
+    Stock,
+    Wrapped,
+    faulty,
+    running_engine,
+)
+from tests.fakes.gpu_worker_stock import ALL, drawn_alone
 
 PROMPTS = (
     "a red circle on a white background",
@@ -45,10 +52,9 @@ INPUTS = {"grey": raster(100), "stripes": _stripes(), "half": _half()}
 def jobs(count: int, seed: int) -> list[Generation]:
     """Jobs that differ in all that may differ within a batch, each with a seed of its own."""
     rng = random.Random(seed)
-    samplers = sorted(STOCK)
     made: list[Generation] = []
     for index in range(count):
-        sampler = samplers[index % len(samplers)]
+        sampler = ALL[index % len(ALL)]
         init = None
         if index % 3 == 1:
             mask = "half" if index % 2 else ""
@@ -141,7 +147,7 @@ async def worst_of(
         worst.mean_rows = max(worst.mean_rows, outcome.figures.mean_rows)
         for picture in outcome.pictures:
             alone = replace(job, image_count=1, seed=picture.seed)
-            latents, pixels = drawn_by_stock(stock, alone, INPUTS)
+            latents, pixels = drawn_alone(stock, alone, INPUTS)
             ours = recorder.made[-1].latents.pop(picture.seed)
             worst.latents = max(worst.latents, float((ours - latents).abs().max()))
             worst.levels = max(worst.levels, _levels(job, picture.raster.rgb, pixels))

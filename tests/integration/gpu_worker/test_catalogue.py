@@ -18,10 +18,10 @@ from easel_kit.errors import DependencyDown, InvalidInput, InvalidState, NotFoun
 from easel_kit.ids import ModelKey
 from gpu_worker.engine.catalogue import Catalogue, Entry
 from gpu_worker.engine.catalogue_file import read_catalogue_file
+from gpu_worker.engine.families.stable_diffusion import StableDiffusion
 from gpu_worker.engine.features import FEATURES, PIPELINES, served_pipelines
 from gpu_worker.engine.preset import Listed, Preset
 from gpu_worker.engine.samplers import SAMPLERS
-from gpu_worker.engine.families.stable_diffusion import StableDiffusion
 from gpu_worker.main import open_model_files
 from gpu_worker.ports import ModelFiles
 from gpu_worker.settings import Settings

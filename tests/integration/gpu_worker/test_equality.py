@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpu_worker.domain.generation import Generation
 from gpu_worker.engine.face import AsyncEngine
 from gpu_worker.engine.model import Rows, Tensors
 from gpu_worker.engine.samplers import SAMPLERS
@@ -17,37 +16,24 @@ from tests.fakes.gpu_worker import generation
 from tests.fakes.gpu_worker_models import (
     Denoise,
     Recorder,
+    Stock,
     Wrapped,
     copy_model,
     drawn,
     faulty,
     running_engine,
 )
-from tests.fakes.gpu_worker_stock import STOCK, Stock, drawn_by_stock
-
-ALL = sorted(STOCK)
+from tests.fakes.gpu_worker_stock import ALL, Result, drawn_alone, drawn_by_us, same
 
 
-async def drawn_by_us(
-    engine: AsyncEngine, recorder: Recorder, asked: Generation
-) -> tuple[torch.Tensor, bytes]:
-    outcome = await drawn(engine, asked)
-    (picture,) = outcome.pictures
-    return recorder.made[-1].latents.pop(asked.seed), picture.raster.rgb
-
-
-def same(one: tuple[torch.Tensor, bytes], two: tuple[torch.Tensor, bytes]) -> bool:
-    return torch.equal(one[0], two[0]) and one[1] == two[1]
-
-
-def near(one: tuple[torch.Tensor, bytes], two: tuple[torch.Tensor, bytes]) -> bool:
+def near(one: Result, two: Result) -> bool:
     """Latents of another batch size: kernels add in another order."""
     apart = max(abs(a - b) for a, b in zip(one[1], two[1], strict=True))
     return bool((one[0] - two[0]).abs().max() < 1e-3) and apart <= 1
 
 
 def test_the_table_of_samplers_is_compared_in_full() -> None:
-    assert set(STOCK) == set(SAMPLERS)
+    assert set(ALL) == set(SAMPLERS)
 
 
 @pytest.mark.parametrize("guidance", [2.5, 1.0])
@@ -56,7 +42,7 @@ async def test_alone_it_is_bitwise_stock(
     engine: AsyncEngine, recorder: Recorder, stock: Stock, sampler: str, guidance: float
 ) -> None:
     asked = generation(sampler=sampler, guidance=guidance, steps=7, seed=2**32 - 1)
-    assert same(await drawn_by_us(engine, recorder, asked), drawn_by_stock(stock, asked))
+    assert same(await drawn_by_us(engine, recorder, asked), drawn_alone(stock, asked, {}))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +60,7 @@ async def test_settings_at_the_edges_are_bitwise_stock(
     engine: AsyncEngine, recorder: Recorder, stock: Stock, changes: dict[str, object]
 ) -> None:
     asked = generation(**changes)
-    assert same(await drawn_by_us(engine, recorder, asked), drawn_by_stock(stock, asked))
+    assert same(await drawn_by_us(engine, recorder, asked), drawn_alone(stock, asked, {}))
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler_a", "dpmpp_2m"])
@@ -83,7 +69,7 @@ async def test_double_precision_is_stock_too(stock_double: Stock, sampler: str) 
     recorder = Recorder()
     with running_engine(recorder, dtype="float64") as engine:
         ours = await drawn_by_us(engine, recorder, asked)
-    theirs = drawn_by_stock(stock_double, asked)
+    theirs = drawn_alone(stock_double, asked, {})
     assert ours[0].dtype is torch.float64
     assert (ours[0] - theirs[0]).abs().max() < 1e-9
     assert torch.get_default_dtype() is torch.float32
@@ -95,7 +81,7 @@ async def test_other_sizes_are_bitwise_stock(tmp_path: Path, stock: Stock) -> No
     recorder = Recorder()
     with running_engine(recorder, models_dir=tmp_path) as engine:
         ours = await drawn_by_us(engine, recorder, asked)
-    assert same(ours, drawn_by_stock(stock, asked))
+    assert same(ours, drawn_alone(stock, asked, {}))
 
 
 async def test_each_of_n_pictures_is_what_its_seed_gives_alone(
@@ -106,7 +92,7 @@ async def test_each_of_n_pictures_is_what_its_seed_gives_alone(
     assert outcome.steps_done == 15
     for index, seed in enumerate([2**32 - 2, 2**32 - 1, 0]):
         picture = outcome.pictures[index]
-        alone = drawn_by_stock(stock, replace(asked, image_count=1, seed=seed))
+        alone = drawn_alone(stock, replace(asked, image_count=1, seed=seed), {})
         assert picture.seed == seed
         assert near((recorder.made[-1].latents.pop(seed), picture.raster.rgb), alone)
 
@@ -128,7 +114,7 @@ async def test_jobs_at_the_same_time_do_not_disturb_one_another(
     for asked, outcome in zip(jobs, outcomes, strict=True):
         latents = recorder.made[-1].latents.pop(asked.seed)
         ours = (latents, outcome.pictures[0].raster.rgb)
-        assert near(ours, drawn_by_stock(stock, asked)), asked.sampler
+        assert near(ours, drawn_alone(stock, asked, {})), asked.sampler
 
 
 # --- the comparison itself must be able to fail -----------------------------------------------
@@ -156,7 +142,7 @@ async def test_a_planted_fault_is_seen(stock: Stock, fault: Denoise) -> None:
     recorder = Recorder(faulty(fault))
     with running_engine(recorder) as engine:
         ours = await drawn_by_us(engine, recorder, asked)
-    theirs = drawn_by_stock(stock, asked)
+    theirs = drawn_alone(stock, asked, {})
     assert not same(ours, theirs)
     assert not torch.equal(ours[0], theirs[0])
 
@@ -166,4 +152,4 @@ async def test_another_jobs_generator_is_seen(
 ) -> None:
     asked = generation(sampler="euler_a")
     ours = await drawn_by_us(engine, recorder, replace(asked, seed=8))
-    assert not same(ours, drawn_by_stock(stock, asked))
+    assert not same(ours, drawn_alone(stock, asked, {}))

@@ -16,6 +16,7 @@ from gpu_worker.engine.embeddings import EmbeddingCache, PromptKey
 from gpu_worker.engine.job import Conditioning, JobState, Order, Steer
 from gpu_worker.engine.model import Adaptation, CannotDraw, Encoded, Model, Part
 from gpu_worker.engine.vocabulary import unknown_words
+from gpu_worker.engine.weighting import parse
 from gpu_worker.engine.whole import WholeModel
 
 Parts = Mapping[ModelKey, Part]
@@ -181,7 +182,8 @@ class Admission:
         negative = encode(asked.negative_prompt, negative=True) if guided else None
         warnings = positive.warnings + (negative.warnings if negative else ())
         known = self._catalogue.find(asked.model_key).known_words
-        return Conditioning(positive, negative, warnings + unknown_words(asked.prompt, known))
+        unknown = unknown_words(parse(asked.prompt).text, known)
+        return Conditioning(positive, negative, warnings + unknown)
 
 
 def _keys(order: Order) -> tuple[ModelKey, ...]:

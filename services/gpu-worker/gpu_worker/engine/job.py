@@ -7,7 +7,7 @@ scheduler object (they keep state), generator, latents and position. The model i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -219,7 +219,8 @@ class JobState:
         Raises:
             CannotDraw: the sampler cannot do that number of steps.
         """
-        asked = picture.passes[picture.pass_number]
+        work = picture.work
+        asked = work.asked if isinstance(work, Trajectory) else picture.passes[0]
         if asked.start is not None and asked.mask is not None:
             raster = pasted(asked.start, raster, asked.mask)
         if picture.pass_number + 1 == len(picture.passes):
@@ -227,14 +228,8 @@ class JobState:
             return
         picture.pass_number += 1
         plan = picture.passes[picture.pass_number]
-        following = Pass(
-            plan.width_px,
-            plan.height_px,
-            plan.sampler,
-            plan.steps,
-            plan.guidance,
-            plan.strength,
-            start=enlarged(raster, plan.width_px, plan.height_px),
+        following = replace(
+            plan, start=enlarged(raster, plan.width_px, plan.height_px), mask=asked.mask
         )
         assert not isinstance(self.model, WholeModel)  # noqa: S101 (whole runs have one pass)
         picture.work = begin(following, self.model, picture.generator)

@@ -69,7 +69,9 @@ def _controls(pictures: Sequence[Picture]) -> tuple[ControlRows, ...]:
             scales += [scale] * picture.row_count
         together = torch.cat(images)
         if any(scales):
-            found.append(ControlRows(steer.network, together, torch.tensor(scales).to(together)))
+            exact = torch.tensor(scales, dtype=torch.float64)
+            finest = torch.promote_types(together.dtype, torch.float32)
+            found.append(ControlRows(steer.network, together, exact.to(together.device, finest)))
     return tuple(found)
 
 

@@ -141,6 +141,8 @@ def begin(asked: Pass, model: Model, generator: torch.Generator) -> Trajectory:
     else:
         _skip_to_strength(trajectory)
         _start_from_picture(trajectory, asked.start, model, generator)
+    if model.reads_masks and asked.mask is None:
+        _paint_everywhere(trajectory, model, generator)
     return trajectory
 
 
@@ -162,6 +164,8 @@ def _start_from_picture(
     clean = torch.empty(0)
     if not (from_noise and model.reads_masks):
         clean = model.encode_image(pixels, *size, generator)
+        if asked.mask is not None or model.reads_masks:
+            clean = clean.contiguous()  # as diffusers' inpainting has it: strides choose kernels
     noise = model.noise(*size, generator)
     if from_noise:
         trajectory.latents = noise * scheduler.init_noise_sigma
@@ -176,6 +180,15 @@ def _start_from_picture(
         trajectory.extra = torch.cat([shrunk, hidden], dim=1)
     else:
         trajectory.blend = Blend(shrunk, clean, noise)
+
+
+def _paint_everywhere(trajectory: Trajectory, model: Model, generator: torch.Generator) -> None:
+    """What a denoiser that reads masks sees where nobody gave one: nothing is kept."""
+    size = (trajectory.asked.width_px, trajectory.asked.height_px)
+    anew = torch.ones(1, 1, size[1], size[0])
+    nothing = torch.zeros(1, size[1], size[0], 3).permute(0, 3, 1, 2)  # strides as `to_pixels`
+    hidden = model.encode_image(nothing, *size, generator)
+    trajectory.extra = torch.cat([model.shrink_mask(anew, *size), hidden], dim=1)
 
 
 def _add_noise(

@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from gpu_worker.domain.drawing import Raster
+from gpu_worker.engine.adapters import Adapters
 from gpu_worker.engine.catalogue import Entry, LatentMap
+from gpu_worker.engine.control import residuals
 from gpu_worker.engine.look import LatentLook
 from gpu_worker.engine.memory import size_bytes
 from gpu_worker.engine.model import Adaptation, CannotDraw, Encoded, Rows, Scheduler, Tensors
 from gpu_worker.engine.pixels import to_raster
 from gpu_worker.engine.rows import guide
 from gpu_worker.engine.samplers import estimate_clean, schedule
+from gpu_worker.engine.weighting import apply_weights, parse
 
 _TEXT = "encoder_hidden_states"
 _GUIDANCE = "timestep_cond"
@@ -55,6 +59,9 @@ class StableDiffusion:
         self._channels: int = vae.config.latent_channels
         self._scale = 2 ** (len(vae.config.block_out_channels) - 1)
         self._look = LatentLook(latent_map, self._channels, vae.config.scaling_factor)
+        self._adapters = Adapters(
+            StableDiffusionLoraLoaderMixin, unet=unet, text_encoder=text_encoder
+        )
         self.size_bytes = size_bytes(text_encoder, unet, vae)
 
     @classmethod
@@ -117,8 +124,7 @@ class StableDiffusion:
 
     def adapt(self, adaptations: tuple[Adaptation, ...]) -> None:
         """See the protocol."""
-        if adaptations:
-            raise CannotDraw(f"adapter {adaptations[0].key} does not fit this model")
+        self._adapters.adapt(adaptations)
 
     # --- conditioning -----------------------------------------------------------------------
 
@@ -129,21 +135,38 @@ class StableDiffusion:
     def encode(self, text: str, *, negative: bool, clip_skip: int) -> Encoded:
         """As `encode_prompt`, which passes over layers for the positive prompt only."""
         limit: int = self._tokenizer.model_max_length
+        weighted = parse(text)
+        skipped = 0 if negative else clip_skip
+        tokens, encoded = self._read(weighted.text, skipped)
+        if weighted.weights:
+            offsets = tokens.offset_mapping[0].tolist()
+            encoded = apply_weights(
+                encoded, self._read("", skipped)[1], weighted.of_tokens(offsets)
+            )
+        cut = self._cut_warning(weighted.text, limit, negative=negative)
+        return Encoded({_TEXT: encoded.to(dtype=self.dtype)}, weighted.warnings + cut)
+
+    def _read(self, text: str, clip_skip: int) -> tuple[Any, torch.Tensor]:
+        """Tokens of a text without notation, and what the encoder makes of them."""
         tokens = self._tokenizer(
-            text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+            text,
+            padding="max_length",
+            max_length=self._tokenizer.model_max_length,
+            truncation=True,
+            return_offsets_mapping=True,
+            return_tensors="pt",
         )
         uses_mask = getattr(self._text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if uses_mask else None
         ids = tokens.input_ids.to(self.device)
-        if clip_skip and not negative:
-            found = self._text_encoder(ids, attention_mask=mask, output_hidden_states=True)
-            encoded = found[-1][-(clip_skip + 1)]
-            encoded = self._text_encoder.text_model.final_layer_norm(encoded)
-        else:
-            encoded = self._text_encoder(ids, attention_mask=mask)[0]
-        return Encoded(
-            {_TEXT: encoded.to(dtype=self.dtype)}, self._cut_warning(text, limit, negative=negative)
-        )
+        if not clip_skip:
+            encoded: torch.Tensor = self._text_encoder(ids, attention_mask=mask)[0]
+            return tokens, encoded
+        layers = self._text_encoder(ids, attention_mask=mask, output_hidden_states=True)[-1]
+        if clip_skip >= len(layers):
+            raise CannotDraw(f"clip_skip must be below {len(layers)} for this model")
+        flat = getattr(self._text_encoder, "text_model", self._text_encoder)
+        return tokens, flat.final_layer_norm(layers[-(clip_skip + 1)])
 
     def place(self, width_px: int, height_px: int, guidance: float) -> Tensors:
         """The guidance, where the UNet is told it."""
@@ -188,9 +211,10 @@ class StableDiffusion:
         return small.to(device=self.device, dtype=self.dtype)
 
     def denoise(self, rows: Rows) -> torch.Tensor:
-        """One UNet forward."""
+        """One UNet forward, and one of each control network that acts."""
+        added = residuals(rows, {_TEXT: rows.conditioning[_TEXT]})
         prediction: torch.Tensor = self._unet(
-            rows.samples, rows.timesteps, return_dict=False, **rows.conditioning
+            rows.samples, rows.timesteps, return_dict=False, **rows.conditioning, **added
         )[0]
         return prediction
 
