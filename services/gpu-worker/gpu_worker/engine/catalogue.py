@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import diffusers.pipelines
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
@@ -18,12 +19,14 @@ from easel_kit.errors import InvalidState, NotFound
 from easel_kit.ids import ModelKey
 from easel_kit.log import get_logger
 from gpu_worker.domain.model import ModelCard, ModelDefaults, PictureSize
+from gpu_worker.engine.served import served_as
 
 PRESET_FILE = "easel.json"
 INDEX_FILE = "model_index.json"
 
-_SERVED = {"StableDiffusionPipeline"}
-_WEIGHTED = ("text_encoder", "unet", "vae")
+_MODEL_FILE = "config.json"
+"""Lies in a part's folder where the part has weights."""
+
 _Row = Annotated[list[float], Field(min_length=1)]
 
 _log = get_logger(__name__)
@@ -163,8 +166,10 @@ def read_entry(path: Path, samplers: tuple[str, ...]) -> Entry:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         return _broken(path, ModelKey(path.name), f"{PRESET_FILE}: {where}: {first['msg']}")
-    offered = tuple(name for name in (preset.samplers or samplers) if name in samplers)
-    reason = _find_fault(path)
+    index = _read_index(path / INDEX_FILE)
+    reason = index if isinstance(index, str) else _find_fault(path, index)
+    own = served_as("" if isinstance(index, str) else index["_class_name"]).samplers
+    offered = tuple(name for name in (preset.samplers or own) if name in own and name in samplers)
     if not reason and preset.defaults.sampler not in offered:
         reason = f"{PRESET_FILE}: the default sampler is not among its samplers"
     defaults = preset.defaults
@@ -216,13 +221,15 @@ def _broken(path: Path, key: ModelKey, reason: str) -> Entry:
     return Entry(card, path)
 
 
-def _find_fault(path: Path) -> str:
+def _find_fault(path: Path, index: dict[str, Any]) -> str:
     """Why the saved pipeline cannot be served; empty when nothing is wrong at a glance."""
-    if fault := _index_fault(path / INDEX_FILE):
-        return fault
-    if not (path / "tokenizer").is_dir() or not (path / "scheduler").is_dir():
-        return "tokenizer or scheduler is missing"
-    for part in _WEIGHTED:
+    for part, named in index.items():
+        if part.startswith("_") or not isinstance(named, list) or named[0] is None:
+            continue
+        if not (path / part).is_dir():
+            return f"{part} is missing"
+        if not (path / part / _MODEL_FILE).is_file():
+            continue
         files = sorted((path / part).glob("*.safetensors"))
         if not files:
             return f"{part} has no safetensors weights"
@@ -232,7 +239,8 @@ def _find_fault(path: Path) -> str:
     return ""
 
 
-def _index_fault(file: Path) -> str:
+def _read_index(file: Path) -> dict[str, Any] | str:
+    """What the saved pipeline is made of, or what is wrong with that."""
     try:
         index: Any = json.loads(file.read_bytes())
     except OSError:
@@ -240,7 +248,9 @@ def _index_fault(file: Path) -> str:
     except ValueError:
         return f"{INDEX_FILE} is no JSON"
     family = index.get("_class_name") if isinstance(index, dict) else None
-    return "" if family in _SERVED else f"pipelines of class {family} are not served"
+    if not isinstance(index, dict) or family not in diffusers.pipelines.__all__:
+        return f"pipelines of class {family} are not served"
+    return index
 
 
 def _weight_fault(file: Path) -> str:

@@ -52,8 +52,8 @@ from gpu_worker.engine.device import (
 )
 from gpu_worker.engine.families.loading import load_part
 from gpu_worker.engine.job import Order
-from gpu_worker.engine.model import Part
-from gpu_worker.engine.samplers import SAMPLERS
+from gpu_worker.engine.model import CannotLoad, Part
+from gpu_worker.engine.served import SAMPLER_NAMES
 from gpu_worker.engine.step_engine import StepEngine
 
 _log = get_logger(__name__)
@@ -142,7 +142,7 @@ class AsyncEngine:
         self._device_name = describe(self._device)
         self._loader = loader
         self._load_part = load
-        self._catalogue = Catalogue(options.models_dir, tuple(SAMPLERS))
+        self._catalogue = Catalogue(options.models_dir, SAMPLER_NAMES)
         self._cards: tuple[ModelCard, ...] = ()
         self._show_catalogue(frozenset())
         self._thread: Future[None] | None = None
@@ -260,6 +260,9 @@ class AsyncEngine:
         key = entry.card.key
         try:
             part = self._load_part(entry, self._dtype)
+        except CannotLoad as error:
+            _log.warning("model.unreadable", model=key, reason=str(error))
+            return Loaded(key, None, str(error))
         except Exception as error:  # noqa: BLE001 (whatever is wrong with files, the worker lives)
             _log.warning("model.unreadable", model=key, exc_info=error)
             return Loaded(key, None, f"its files cannot be loaded ({type(error).__name__})")

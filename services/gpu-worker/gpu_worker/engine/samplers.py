@@ -55,7 +55,11 @@ def build_scheduler(name: str, config: Mapping[str, object]) -> Scheduler:
         config: the model's `scheduler_config.json`; fields that the class lacks are dropped, as
             `from_config` does with a warning.
     """
-    sampler = SAMPLERS[name]
+    return build(SAMPLERS[name], config)
+
+
+def build(sampler: Sampler, config: Mapping[str, object]) -> Scheduler:
+    """As `build_scheduler`, of a sampler of any table."""
     known = _parameters(sampler.scheduler)
     return sampler.scheduler.from_config(
         {field: value for field, value in config.items() if field in known}, **sampler.options
