@@ -24,7 +24,8 @@ def to_image(raster: Raster) -> Image.Image:
 def to_pixels(raster: Raster, width_px: int, height_px: int) -> torch.Tensor:
     """(1, 3, height_px, width_px) in 0 to 1, resized (Lanczos) where the size is another."""
     array = np.asarray(resized(raster, width_px, height_px), dtype=np.float32) / 255.0
-    return torch.from_numpy(array).permute(2, 0, 1)[None]
+    # in the memory layout that diffusers gives a picture: convolutions round by it
+    return torch.from_numpy(array[None]).permute(0, 3, 1, 2)
 
 
 def to_mask(raster: Raster, width_px: int, height_px: int) -> torch.Tensor:

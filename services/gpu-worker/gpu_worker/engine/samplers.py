@@ -35,7 +35,8 @@ class Sampler:
 _DPMPP_2M: dict[str, object] = {"algorithm_type": "dpmsolver++", "solver_order": 2}
 
 SAMPLERS: Mapping[str, Sampler] = {
-    "ddim": Sampler(DDIMScheduler),
+    # a configuration of another scheduler may not say so, and its default clips latents to 1
+    "ddim": Sampler(DDIMScheduler, {"clip_sample": False}),
     "euler": Sampler(EulerDiscreteScheduler),
     "euler_a": Sampler(EulerAncestralDiscreteScheduler),
     "dpmpp_2m": Sampler(DPMSolverMultistepScheduler, _DPMPP_2M),
