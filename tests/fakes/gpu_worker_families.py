@@ -50,6 +50,9 @@ def load_stock(family: Family, path: Path, dtype: torch.dtype = torch.float32) -
         low_cpu_mem_usage=False,
         **dict.fromkeys(family.absent),
     )
+    for part in pipeline.components.values():
+        if isinstance(part, diffusers.ModelMixin) and part.dtype != dtype:
+            part.to(dtype)  # diffusers leaves some in single precision
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -342,6 +345,81 @@ def _qwen_image() -> Stock:
     )
 
 
+def _lcm() -> Stock:
+    return diffusers.LatentConsistencyModelPipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(),
+        unet=_unet(time_cond_proj_dim=16),
+        vae=kl(),
+        scheduler=diffusers.LCMScheduler(**_BETAS),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _heun() -> Stock:
+    return diffusers.StableDiffusionImg2ImgPipeline(
+        tokenizer=clip_tokenizer(),
+        text_encoder=clip(),
+        unet=_unet(),
+        vae=kl(),
+        scheduler=diffusers.HeunDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _pixart() -> Stock:
+    return diffusers.PixArtSigmaPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5(_WIDTH),
+        vae=kl(),
+        transformer=diffusers.PixArtTransformer2DModel(
+            sample_size=16,
+            num_layers=1,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            caption_channels=_WIDTH,
+            in_channels=_CHANNELS,
+            cross_attention_dim=_WIDTH,
+            out_channels=2 * _CHANNELS,
+            use_additional_conditions=False,
+        ),
+        scheduler=diffusers.DPMSolverMultistepScheduler(),
+    )
+
+
+def _aura() -> Stock:
+    return diffusers.AuraFlowPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=transformers.UMT5EncoderModel(
+            transformers.UMT5Config(
+                vocab_size=64, d_model=_WIDTH, d_kv=8, d_ff=37, num_layers=1, num_heads=4
+            )
+        ),
+        vae=kl(),
+        transformer=diffusers.AuraFlowTransformer2DModel(
+            sample_size=16,
+            patch_size=2,
+            in_channels=_CHANNELS,
+            num_mmdit_layers=1,
+            num_single_dit_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            caption_projection_dim=_WIDTH,
+            joint_attention_dim=_WIDTH,
+            out_channels=_CHANNELS,
+            pos_embed_max_size=256,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+
+
 SD1 = Family("tiny-sd1", _sd1, "ddim")
 SD2 = Family("tiny-sd2", _sd2, "ddim")
 SDXL = Family("tiny-sdxl", _sdxl, "euler")
@@ -358,3 +436,11 @@ FLUX_SCHNELL = Family(
 QWEN = Family("tiny-qwen-image", _qwen_image, guidance="true_cfg_scale")
 
 FAMILIES = (SD1, SD2, SDXL, SD3, SD3_NO_T5, FLUX, FLUX_SCHNELL, QWEN)
+
+# Pipelines that run whole: their own schedulers, whatever they are.
+LCM = Family("tiny-lcm", _lcm, "default")
+HEUN = Family("tiny-heun", _heun, "default")
+PIXART = Family("tiny-pixart", _pixart, "default")
+AURA = Family("tiny-aura", _aura, "default")
+
+WHOLE = (LCM, HEUN, PIXART, AURA)

@@ -65,6 +65,8 @@ def load_network(kind: Any, path: Path, name: str, dtype: torch.dtype) -> Module
         local_files_only=True,
         use_safetensors=True,
     )
+    if module.dtype != dtype:  # diffusers 0.42 leaves SD3's transformer in single precision
+        module.to(dtype)
     return _for_use(module)
 
 

@@ -32,6 +32,12 @@ Pipeline = Any  # diffusers is untyped
 _GUIDANCE = ("guidance_scale", "true_cfg_scale")
 _CHANNELS = 3
 
+_MEDDLERS = ("PAG", "SAG", "AttendAndExcite", "LEdits", "Pix2PixZero", "TextToVideoZero")
+"""In names of classes that put other attention into shared networks while they run."""
+
+_BEGINNERS = ("Img2Img", "Inpaint", "Upscale", "Edit")
+"""In names of classes that do nothing without a picture."""
+
 
 class StockModel:
     """One loaded pipeline. Used by the engine's thread and, in turn, by its runs."""
@@ -61,6 +67,8 @@ class StockModel:
         )
         pipeline.set_progress_bar_config(disable=True)
         for network in _networks(pipeline):
+            if isinstance(network, diffusers.ModelMixin) and network.dtype != dtype:
+                network.to(dtype)  # as `parts.load_network`
             network.eval()
             network.requires_grad_(requires_grad=False)
         return cls(pipeline)
@@ -122,6 +130,7 @@ class StockModel:
             "height": asked.height_px,
             "num_inference_steps": asked.steps,
             "output_type": "np",
+            "use_resolution_binning": False,  # else another size, cut and enlarged to this one
         }
         if asked.negative_prompt:
             wanted["negative_prompt"] = asked.negative_prompt
@@ -135,7 +144,10 @@ class StockModel:
 
     def _begin_with(self, asked: Generation, inputs: Mapping[str, Raster]) -> dict[str, object]:
         init = asked.init_image
+        name = type(self._pipeline).__name__
         if init is None:
+            if any(beginner in name for beginner in _BEGINNERS):
+                raise CannotDraw("init_image: this model needs a picture to begin with")
             return {}
         size = (asked.width_px, asked.height_px)
         wanted: dict[str, object] = {
@@ -241,6 +253,8 @@ def _networks(pipeline: Pipeline) -> Iterator[Any]:
 def _check_index(path: Path) -> None:
     """That only installed classes are named: a saved pipeline may also name code beside it."""
     index = read_index(path)
+    if any(meddler in index["_class_name"] for meddler in _MEDDLERS):
+        raise CannotLoad("its pipeline changes the attention that other pictures run through")
     _check_class(diffusers, index["_class_name"])
     for part, named in index.items():
         if part.startswith("_") or not isinstance(named, list) or named[0] is None:
