@@ -55,6 +55,7 @@ from gpu_worker.engine.job import Order
 from gpu_worker.engine.model import CannotLoad, Part
 from gpu_worker.engine.served import SAMPLER_NAMES
 from gpu_worker.engine.step_engine import StepEngine
+from gpu_worker.engine.switches import Switches, apply_switches, check_switches
 
 _log = get_logger(__name__)
 
@@ -76,6 +77,7 @@ class EngineOptions:
         embedding_bytes: for encoded prompts that may come again.
         max_rows: of one forward; a picture brings two with guidance, else one.
         preview_interval_s: a job sends looks no more often than this.
+        switches: trades of exactness, memory and speed.
     """
 
     models_dir: Path
@@ -86,6 +88,7 @@ class EngineOptions:
     embedding_bytes: int = 64 * 2**20
     max_rows: int = 64
     preview_interval_s: float = 0.1
+    switches: Switches = Switches()
 
 
 class _Drawing:
@@ -134,9 +137,11 @@ class AsyncEngine:
         """Reads the catalogue; nothing runs before `start`.
 
         Raises:
-            InvalidInput: no such device or number format.
+            InvalidInput: no such device or number format, or a switch that cannot work here.
         """
         self._device = choose_device(options.device)
+        check_switches(options.switches, self._device)
+        self._switches = options.switches
         self._dtype = choose_dtype(options.dtype, self._device)
         self._threads = options.threads or default_threads()
         self._device_name = describe(self._device)
@@ -260,6 +265,7 @@ class AsyncEngine:
         key = entry.card.key
         try:
             part = self._load_part(entry, self._dtype)
+            apply_switches(part, self._switches, self._device, self._dtype)
         except CannotLoad as error:
             _log.warning("model.unreadable", model=key, reason=str(error))
             return Loaded(key, None, str(error))

@@ -77,6 +77,16 @@ class FlowMatching:
         """See the protocol."""
         return False
 
+    @property
+    def denoiser(self) -> Any:  # noqa: ANN401 (untyped, as above)
+        """What switches work on."""
+        return self._transformer
+
+    @property
+    def autoencoder(self) -> Any:  # noqa: ANN401 (untyped, as above)
+        """What switches work on."""
+        return self._vae
+
     def move_to(self, device: torch.device) -> None:
         """See the protocol."""
         for module in self._modules:

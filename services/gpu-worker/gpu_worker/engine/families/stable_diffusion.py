@@ -110,6 +110,16 @@ class StableDiffusion:
         channels: int = self._unet.config.in_channels
         return channels == self._channels + _MASK_CHANNELS
 
+    @property
+    def denoiser(self) -> Any:  # noqa: ANN401 (untyped, as above)
+        """What switches work on."""
+        return self._unet
+
+    @property
+    def autoencoder(self) -> Any:  # noqa: ANN401 (untyped, as above)
+        """What switches work on."""
+        return self._vae
+
     def move_to(self, device: torch.device) -> None:
         """See the protocol."""
         for module in (self._text_encoder, self._unet, self._vae):

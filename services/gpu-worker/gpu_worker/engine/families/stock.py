@@ -30,6 +30,7 @@ from gpu_worker.engine.whole import Abandoned, WholeRun
 Pipeline = Any  # diffusers is untyped
 
 _GUIDANCE = ("guidance_scale", "true_cfg_scale")
+_DENOISERS = ("transformer", "unet")
 _CHANNELS = 3
 
 _MEDDLERS = ("PAG", "SAG", "AttendAndExcite", "LEdits", "Pix2PixZero", "TextToVideoZero")
@@ -84,6 +85,18 @@ class StockModel:
         """See the protocol."""
         found: torch.device = self._pipeline.device
         return found
+
+    @property
+    def denoiser(self) -> Any:  # noqa: ANN401 (untyped, as above)
+        """What switches work on."""
+        parts = self._pipeline.components
+        found = next((parts[name] for name in _DENOISERS if parts.get(name) is not None), None)
+        return self._networks[0] if found is None else found
+
+    @property
+    def autoencoder(self) -> Any:  # noqa: ANN401 (untyped, as above)
+        """What switches work on."""
+        return self._pipeline.components.get("vae")
 
     def move_to(self, device: torch.device) -> None:
         """See the protocol."""
