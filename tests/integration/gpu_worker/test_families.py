@@ -32,6 +32,7 @@ from tests.fakes.gpu_worker_families import (
     FLUX_SCHNELL,
     QWEN,
     SD1,
+    SD2,
     SD3,
     SD3_NO_T5,
     SDXL,
@@ -111,7 +112,7 @@ def asked_of(family: Family, **changes: object) -> Generation:
 
 # Stock diffusers' way to samplers, written down again on purpose.
 SCHEDULERS: dict[str, tuple[Any, dict[str, object]]] = {
-    "ddim": (diffusers.DDIMScheduler, {}),
+    "ddim": (diffusers.DDIMScheduler, {"clip_sample": False}),  # as real models have it
     "euler": (diffusers.EulerDiscreteScheduler, {}),
     "euler_a": (diffusers.EulerAncestralDiscreteScheduler, {}),
     "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
@@ -290,7 +291,7 @@ async def test_among_others_it_is_stock_within_one_level(house: House, family: F
         assert levels_apart(picture, theirs) <= 1
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=by_key)
+@pytest.mark.parametrize("family", [SD2, SDXL, SD3, FLUX, QWEN], ids=by_key)
 async def test_in_double_precision_neighbours_change_nothing(
     models_dir: Path, family: Family
 ) -> None:
@@ -312,7 +313,7 @@ def _one_timestep_for_all(model: Wrapped, rows: Rows) -> torch.Tensor:
     return model.model.denoise(replace(rows, timesteps=shared))
 
 
-@pytest.mark.parametrize("family", [SDXL, SD3, FLUX, QWEN], ids=by_key)
+@pytest.mark.parametrize("family", [SDXL, SD3, QWEN], ids=by_key)
 async def test_a_shared_timestep_is_seen(house: House, family: Family) -> None:
     jobs = three_of(family)
     recorder = Recorder(faulty(_one_timestep_for_all))
@@ -353,7 +354,7 @@ async def test_a_size_that_the_patches_do_not_cover_is_refused(house: House) -> 
     assert outcome.message == "width_px: must be a multiple of 16 for this model"
 
 
-async def test_a_missing_part_is_named(tmp_path: Path, house: House) -> None:
+async def test_a_missing_part_is_named(tmp_path: Path) -> None:
     path = save_family(SDXL, tmp_path)
     index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
     del index["tokenizer_2"]  # so that the catalogue does not look for it

@@ -61,7 +61,6 @@ def asked_of(family: Family, **changes: object) -> Generation:
 
 def drawn_by_stock(pipeline: Stock, asked: Generation, start: Raster | None = None) -> bytes:
     given: dict[str, Any] = {
-        "negative_prompt": asked.negative_prompt or None,
         "use_resolution_binning": False,
         "width": asked.width_px,
         "height": asked.height_px,

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from easel_kit.errors import InvalidInput
+from easel_kit.settings import load_settings
+from gpu_worker import main
 from gpu_worker.domain.drawing import Raster
 from gpu_worker.engine.catalogue import read_entry
 from gpu_worker.engine.device import choose_device
@@ -16,6 +18,7 @@ from gpu_worker.engine.face import AsyncEngine
 from gpu_worker.engine.families.loading import load_part
 from gpu_worker.engine.served import SAMPLER_NAMES
 from gpu_worker.engine.switches import Switchable, Switches, apply_switches, check_switches
+from gpu_worker.settings import Settings
 from tests.fakes.gpu_worker import generation
 from tests.fakes.gpu_worker_models import SHAPES_DIR, drawn, running_engine
 
@@ -102,6 +105,31 @@ def test_blocks_are_compiled_where_there_are_some() -> None:
     apply_switches(part, Switches(compile_blocks=True), CUDA, torch.float32)
     compiled = [module for module in part.denoiser.modules() if module._compiled_call_impl]
     assert {type(module).__name__ for module in compiled} == {"BasicTransformerBlock"}
+
+
+def test_settings_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "SCHEDULER_ADDRESS": "127.0.0.1:7002",
+        "OBJECTS__URL": "file:///objects",
+        "MODELS_DIR": "/models",
+        "CHANNELS_LAST": "true",
+        "COMPILE_BLOCKS": "true",
+        "ATTENTION_BACKEND": "native",
+        "FP8_STORAGE": "true",
+        "INT8_WEIGHTS": "true",
+        "GROUP_OFFLOAD": "true",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(f"WORKER_{name}", value)
+    options = main._engine_options(load_settings(Settings))
+    assert options.switches == Switches(
+        channels_last=True,
+        compile_blocks=True,
+        attention_backend="native",
+        fp8_storage=True,
+        int8_weights=True,
+        group_offload=True,
+    )
 
 
 def test_switched_off_nothing_changes() -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,7 +88,7 @@ class EngineOptions:
     embedding_bytes: int = 64 * 2**20
     max_rows: int = 64
     preview_interval_s: float = 0.1
-    switches: Switches = Switches()
+    switches: Switches = field(default_factory=Switches)
 
 
 class _Drawing:

@@ -75,22 +75,25 @@ def check_switches(switches: Switches, device: torch.device) -> None:
         for name in ("compile_blocks", "group_offload"):
             if getattr(switches, name):
                 raise InvalidInput(name, "needs an accelerator, and the device is a CPU")
-    backend = switches.attention_backend
-    if backend:
-        known = sorted(one.value for one in AttentionBackendName)
-        if backend not in known:
-            raise InvalidInput("attention_backend", f"must be one of {', '.join(known)}")
-        if backend.endswith("_hub"):
-            raise InvalidInput("attention_backend", "may not download code; install a package")
-        if device.type == "cpu" and backend != _NATIVE:
-            raise InvalidInput(
-                "attention_backend", f"must be {_NATIVE} or empty where the device is a CPU"
-            )
+    if switches.attention_backend:
+        _check_backend(switches.attention_backend, device)
     if switches.int8_weights and importlib.util.find_spec(_QUANTISER) is None:
         raise InvalidInput("int8_weights", f"needs the package {_QUANTISER}: it is not installed")
     for name in ("int8_weights", "group_offload"):
         if switches.fp8_storage and getattr(switches, name):
             raise InvalidInput("fp8_storage", f"does not go together with {name}")
+
+
+def _check_backend(backend: str, device: torch.device) -> None:
+    known = sorted(one.value for one in AttentionBackendName)
+    if backend not in known:
+        raise InvalidInput("attention_backend", f"must be one of {', '.join(known)}")
+    if backend.endswith("_hub"):
+        raise InvalidInput("attention_backend", "may not download code; install a package")
+    if device.type == "cpu" and backend != _NATIVE:
+        raise InvalidInput(
+            "attention_backend", f"must be {_NATIVE} or empty where the device is a CPU"
+        )
 
 
 def apply_switches(
