@@ -321,7 +321,7 @@ async def test_a_shared_timestep_is_seen(house: House, family: Family) -> None:
         ours = await together(engine, recorder, jobs)
     theirs = [drawn_by_stock(house.stock(family), family, asked) for asked in jobs]
     apart = [(one[0] - two[0]).abs().max() for one, two in zip(ours, theirs, strict=True)]
-    assert max(apart) > 1e-2
+    assert max(apart) > 1e-3  # ten times what neighbours may change
 
 
 # --- from a picture ---------------------------------------------------------------------------
