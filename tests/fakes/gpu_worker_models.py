@@ -19,11 +19,14 @@ from gpu_worker.engine.catalogue import Entry
 from gpu_worker.engine.face import AsyncEngine, EngineOptions, LoadPart
 from gpu_worker.engine.families.loading import load_part
 from gpu_worker.engine.model import Model, Part, Rows
+from gpu_worker.engine.switches import Switches
 
 Stock = Any  # a diffusers pipeline; diffusers is untyped
 
 MODELS_DIR = Path(__file__).parents[2] / "services" / "gpu-worker" / "models"
 SHAPES_DIR = MODELS_DIR / "shapes-64"
+
+NO_SWITCHES = Switches()
 
 
 class Wrapped:
@@ -101,6 +104,7 @@ def running_engine(
     dtype: str = "float32",
     cache_bytes: int = 2**30,
     preview_interval_s: float = 0.0,
+    switches: Switches = NO_SWITCHES,
 ) -> Iterator[AsyncEngine]:
     """An engine with one CPU thread that outlives event loops."""
     options = EngineOptions(
@@ -110,6 +114,7 @@ def running_engine(
         threads=1,
         cache_bytes=cache_bytes,
         preview_interval_s=preview_interval_s,
+        switches=switches,
     )
     with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as executor:
         engine = AsyncEngine(options, loader, load)

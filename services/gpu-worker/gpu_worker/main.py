@@ -26,6 +26,7 @@ from gpu_worker.clients.scheduler import GrpcScheduler
 from gpu_worker.domain.generation import Limits
 from gpu_worker.domain.work import Profile
 from gpu_worker.engine.face import AsyncEngine, EngineOptions, open_engine
+from gpu_worker.engine.switches import Switches
 from gpu_worker.rpc.servicer import SERVICE_NAME, register
 from gpu_worker.service.bench import Bench
 from gpu_worker.service.loop import Worker
@@ -196,4 +197,12 @@ def _engine_options(settings: Settings) -> EngineOptions:
         embedding_bytes=settings.embedding_cache_mb * 2**20,
         max_rows=settings.max_rows,
         preview_interval_s=settings.preview_interval_ms / 1000,
+        switches=Switches(
+            channels_last=settings.channels_last,
+            compile_blocks=settings.compile_blocks,
+            attention_backend=settings.attention_backend,
+            fp8_storage=settings.fp8_storage,
+            int8_weights=settings.int8_weights,
+            group_offload=settings.group_offload,
+        ),
     )

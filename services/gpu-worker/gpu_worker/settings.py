@@ -105,6 +105,26 @@ class Settings(ServiceSettings):
     threads: int = Field(
         0, ge=0, le=1024, description="Threads of one CPU operation; 0: at most four."
     )
+    channels_last: bool = Field(
+        default=False, description="Convolutions keep channels innermost; faster on tensor cores."
+    )
+    compile_blocks: bool = Field(
+        default=False, description="Compile repeated blocks of denoisers; not on a CPU."
+    )
+    attention_backend: str = Field(
+        "", description="A name of diffusers' attention backends; empty: torch's own."
+    )
+    fp8_storage: bool = Field(
+        default=False, description="Keep denoisers' weights in 8 bits, widened as they are used."
+    )
+    int8_weights: bool = Field(
+        default=False, description="Quantise denoisers' weights to 8 bits; needs torchao."
+    )
+    group_offload: bool = Field(
+        default=False,
+        description="Keep denoisers' weights in main memory and bring them block by block; "
+        "not on a CPU.",
+    )
     preview_interval_ms: int = Field(
         100, ge=0, description="A job's previews are at least this far apart."
     )

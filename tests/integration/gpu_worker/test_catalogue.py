@@ -19,9 +19,9 @@ from easel_kit.ids import ModelKey
 from gpu_worker.engine.catalogue import Catalogue, Entry
 from gpu_worker.engine.catalogue_file import read_catalogue_file
 from gpu_worker.engine.families.stable_diffusion import StableDiffusion
-from gpu_worker.engine.features import FEATURES, PIPELINES, served_pipelines
 from gpu_worker.engine.preset import Listed, Preset
 from gpu_worker.engine.samplers import SAMPLERS
+from gpu_worker.engine.served import PIPELINES, SERVED, served_pipelines
 from gpu_worker.main import open_model_files
 from gpu_worker.ports import ModelFiles
 from gpu_worker.settings import Settings
@@ -92,7 +92,7 @@ def test_a_folder_brings_its_preset_and_the_file_wins(tmp_path: Path) -> None:
     assert entry.known_words == frozenset({"red", "circle"})
     assert entry.path == tmp_path / "pipe"
     assert entry.pipeline == "StableDiffusionPipeline"
-    assert card.features == FEATURES["StableDiffusionPipeline"]
+    assert card.features == SERVED["StableDiffusionPipeline"].features
 
 
 def test_size_and_memory_are_those_of_the_weights(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_missing_shards_are_told(tmp_path: Path) -> None:
 def test_every_pipeline_of_diffusers_is_served_and_features_follow_its_class(
     tmp_path: Path,
 ) -> None:
-    assert set(FEATURES) <= served_pipelines()
+    assert set(SERVED) <= served_pipelines()
     assert set(PIPELINES.values()) <= served_pipelines()
     index = copy_model(tmp_path, "pipe") / "model_index.json"
     said = json.loads(index.read_bytes())

@@ -15,9 +15,9 @@ from gpu_worker.domain.layout import PRESET_FILE
 from gpu_worker.domain.model import ModelCard, ModelDefaults, PictureSize
 from gpu_worker.domain.source import LocalSource, Wanted, parse_source
 from gpu_worker.engine.catalogue_file import Record
-from gpu_worker.engine.features import PIPELINES, features_of
 from gpu_worker.engine.inspection import Seen, inspect, inspect_config
 from gpu_worker.engine.preset import Preset, PresetError, merge, read_preset
+from gpu_worker.engine.served import PIPELINES, served_as
 from gpu_worker.ports import ModelFiles
 
 _NO_STORE = "this worker fetches no models"
@@ -144,6 +144,9 @@ class Reader:
     def _read(self, record: Record, locate: Locate) -> Entry:
         if record.fault:
             return _broken(record, record.fault)
+        return _with_samplers(self._look(record, locate), self._samplers, record.where)
+
+    def _look(self, record: Record, locate: Locate) -> Entry:
         own: Mapping[str, Any] = {"name": record.key}
         source = record.source
         if isinstance(source, LocalSource):
@@ -153,7 +156,7 @@ class Reader:
         root: Path | None = locate(wanted)
         if root is not None and not isinstance(source, LocalSource):
             preset = _check(record, merge(own, _beside(root, needed=False), record.said))
-        entry = _describe(record, preset, wanted, self._samplers)
+        entry = _describe(record, preset, wanted)
         if root is None:
             return entry if self._files is not None else _unavailable(entry, _NO_STORE)
         seen = inspect(root, preset.type, preset.file)
@@ -215,14 +218,8 @@ def _config_wanted(record: Record, preset: Preset) -> Wanted | None:
         raise PresetError(f"{record.where}: config: {error}") from None
 
 
-def _describe(record: Record, preset: Preset, wanted: Wanted, samplers: tuple[str, ...]) -> Entry:
+def _describe(record: Record, preset: Preset, wanted: Wanted) -> Entry:
     """What the preset alone says."""
-    offered = tuple(name for name in (preset.samplers or samplers) if name in samplers)
-    reason = ""
-    if preset.type != "main":
-        offered = ()
-    elif preset.defaults.sampler not in offered:
-        reason = f"{record.where}: the default sampler is not among its samplers"
     card = ModelCard(
         key=ModelKey(preset.key),
         name=preset.name,
@@ -234,8 +231,7 @@ def _describe(record: Record, preset: Preset, wanted: Wanted, samplers: tuple[st
         sizes=tuple(PictureSize(width, height) for width, height in preset.sizes),
         max_steps=preset.max_steps,
         max_prompt_tokens=preset.max_prompt_tokens,
-        samplers=offered,
-        unavailable_reason=reason,
+        samplers=tuple(preset.samplers) if preset.type == "main" else (),
         size_bytes=preset.size_bytes,
     )
     words = preset.known_words
@@ -265,8 +261,21 @@ def _join(entry: Entry, seen: Seen) -> Entry:
 
 
 def _with_pipeline(entry: Entry, pipeline: str) -> Entry:
-    card = replace(entry.card, features=features_of(pipeline))
+    card = replace(entry.card, features=served_as(pipeline).features)
     return replace(entry, card=card, pipeline=pipeline)
+
+
+def _with_samplers(entry: Entry, known: tuple[str, ...], where: str) -> Entry:
+    """The entry with the samplers that its preset names, or else all, of those that it can have."""
+    card = entry.card
+    if card.type != "main":
+        return entry
+    own = served_as(entry.pipeline).samplers if entry.pipeline else known
+    offered = tuple(name for name in (card.samplers or own) if name in own and name in known)
+    found = replace(entry, card=replace(card, samplers=offered))
+    if card.unavailable_reason or card.defaults.sampler in offered:
+        return found
+    return _unavailable(found, f"{where}: the default sampler is not among its samplers")
 
 
 def _unavailable(entry: Entry, reason: str) -> Entry:

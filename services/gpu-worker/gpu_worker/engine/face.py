@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -55,9 +55,10 @@ from gpu_worker.engine.device import (
 )
 from gpu_worker.engine.families.loading import load_part
 from gpu_worker.engine.job import Order
-from gpu_worker.engine.model import Part
-from gpu_worker.engine.samplers import SAMPLERS
+from gpu_worker.engine.model import CannotLoad, Part
+from gpu_worker.engine.served import SAMPLER_NAMES
 from gpu_worker.engine.step_engine import StepEngine
+from gpu_worker.engine.switches import Switches, apply_switches, check_switches
 from gpu_worker.ports import ModelFiles
 
 _log = get_logger(__name__)
@@ -87,6 +88,7 @@ class EngineOptions:
         embedding_bytes: for encoded prompts that may come again.
         max_rows: of one forward; a picture brings two with guidance, else one.
         preview_interval_s: a job sends looks no more often than this.
+        switches: trades of exactness, memory and speed.
     """
 
     models_dir: Path
@@ -99,6 +101,7 @@ class EngineOptions:
     embedding_bytes: int = 64 * 2**20
     max_rows: int = 64
     preview_interval_s: float = 0.1
+    switches: Switches = field(default_factory=Switches)
 
 
 class _Drawing:
@@ -159,9 +162,12 @@ class AsyncEngine:
             files: brings models from elsewhere to this machine; None: only those here are served.
 
         Raises:
-            InvalidInput: no such device or number format, or the catalogue's file cannot be read.
+            InvalidInput: no such device or number format, a switch that cannot work here, or the
+                catalogue's file cannot be read.
         """
         self._device = choose_device(options.device)
+        check_switches(options.switches, self._device)
+        self._switches = options.switches
         self._dtype = choose_dtype(options.dtype, self._device)
         self._threads = options.threads or default_threads()
         self._device_name = describe(self._device)
@@ -170,7 +176,7 @@ class AsyncEngine:
         self._reading = threading.Lock()
         self._catalogue = Catalogue(
             options.models_dir,
-            tuple(SAMPLERS),
+            SAMPLER_NAMES,
             catalogue_file=options.catalogue_file,
             files=files,
         )
@@ -299,7 +305,7 @@ class AsyncEngine:
                 part = self._read(local)
         except CancelledError:
             return  # the engine has ended, and with it whoever waited
-        except DomainError as error:
+        except (DomainError, CannotLoad) as error:
             answer(Loaded(entry, None, str(error)))
         except Exception as error:  # noqa: BLE001 (whatever is wrong with files, the worker lives)
             _log.warning("model.unreadable", model=key, exc_info=error)
@@ -312,12 +318,17 @@ class AsyncEngine:
     def _read(self, entry: Entry) -> Part:
         if self._dtype is torch.float32:
             with self._reading:  # the libraries' loaders are not made for several threads
-                return self._load_part(entry, self._dtype)
+                return self._made(entry)
         # diffusers and transformers switch torch's process-wide default number format while they
         # read weights: beside a running step that could change a neighbour's numbers
         reading: Future[Part] = Future()
-        self._post(Perform(reading, lambda: self._load_part(entry, self._dtype)))
+        self._post(Perform(reading, lambda: self._made(entry)))
         return reading.result()
+
+    def _made(self, entry: Entry) -> Part:
+        part = self._load_part(entry, self._dtype)
+        apply_switches(part, self._switches, self._device, self._dtype)
+        return part
 
     async def _ask(self, command: Callable[[Callable[[_Answer], None]], Command]) -> _Answer:
         """Posts a command and waits for what it is answered with."""

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from gpu_worker.domain.layout import INDEX_FILE, PipelineIndex, parse_index, weightless_fault
 from gpu_worker.domain.source import WEIGHTS
-from gpu_worker.engine.features import served_pipelines
 from gpu_worker.engine.preset import ModelType
+from gpu_worker.engine.served import served_pipelines
 
 _SHARDS = f"*{WEIGHTS}.index.json"
 

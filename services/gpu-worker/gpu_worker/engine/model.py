@@ -24,6 +24,10 @@ class CannotDraw(Exception):
     """The model cannot do what is asked; the text is for the user."""
 
 
+class CannotLoad(Exception):
+    """The model's files are not what they should be; the text says what is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One encoded prompt: tensors of one row each, on the device."""

@@ -37,7 +37,8 @@ class Sampler:
 _DPMPP_2M: dict[str, object] = {"algorithm_type": "dpmsolver++", "solver_order": 2}
 
 SAMPLERS: Mapping[str, Sampler] = {
-    "ddim": Sampler(DDIMScheduler),
+    # a configuration of another scheduler may not say so, and its default clips latents to 1
+    "ddim": Sampler(DDIMScheduler, {"clip_sample": False}),
     "euler": Sampler(EulerDiscreteScheduler),
     "euler_a": Sampler(EulerAncestralDiscreteScheduler),
     "dpmpp_2m": Sampler(DPMSolverMultistepScheduler, _DPMPP_2M),
@@ -57,8 +58,15 @@ def build_scheduler(name: str, config: Mapping[str, object]) -> Scheduler:
         config: the model's `scheduler_config.json`; fields that the class lacks are dropped, as
             `from_config` does with a warning.
     """
-    pristine = _pristine(name, json.dumps(dict(config), sort_keys=True))
-    fresh = copy.copy(pristine)
+    return build(SAMPLERS[name], config)
+
+
+def build(sampler: Sampler, config: Mapping[str, object]) -> Scheduler:
+    """As `build_scheduler`, of a sampler of any table."""
+    known = _parameters(sampler.scheduler)
+    given = {field: value for field, value in config.items() if field in known}
+    options = json.dumps(dict(sampler.options), sort_keys=True)
+    fresh = copy.copy(_pristine(sampler.scheduler, json.dumps(given, sort_keys=True), options))
     # tensors are replaced, never written to; lists are written to
     lists = {field: [*value] for field, value in vars(fresh).items() if isinstance(value, list)}
     vars(fresh).update(lists)
@@ -66,12 +74,9 @@ def build_scheduler(name: str, config: Mapping[str, object]) -> Scheduler:
 
 
 @functools.lru_cache(maxsize=64)
-def _pristine(name: str, config: str) -> Scheduler:
+def _pristine(scheduler: Any, config: str, options: str) -> Scheduler:  # noqa: ANN401 (see Scheduler)
     """Never used itself: making one takes a thousand betas, copying one takes none."""
-    sampler = SAMPLERS[name]
-    known = _parameters(sampler.scheduler)
-    given = {field: value for field, value in json.loads(config).items() if field in known}
-    return sampler.scheduler.from_config(given, **sampler.options)
+    return scheduler.from_config(json.loads(config), **json.loads(options))
 
 
 def schedule(name: str, config: Mapping[str, object], steps: int) -> Scheduler:

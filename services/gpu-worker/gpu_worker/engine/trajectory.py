@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from gpu_worker.domain.drawing import Raster
+from gpu_worker.engine.flow import FLOW_SAMPLERS
 from gpu_worker.engine.model import Model, Scheduler, Tensors
 from gpu_worker.engine.pixels import to_mask, to_pixels
 from gpu_worker.engine.samplers import begin_at
@@ -50,6 +51,10 @@ class Pass:
         """Steps that will really run, for samplers that take one forward a step."""
         if self.start is None:
             return self.steps
+        if self.sampler in FLOW_SAMPLERS:  # these pipelines round a part of a step up
+            return self.steps - int(
+                max(self.steps - min(self.steps * self.strength, self.steps), 0)
+            )
         return max(1, min(int(self.steps * self.strength), self.steps))
 
 

@@ -39,12 +39,13 @@ class _Shared:
 class WholeRun:
     """One picture of a stock pipeline. `advance` and `close` are the engine's thread's."""
 
-    def __init__(self, steps: int, draw: Callable[[Callable[[], None]], Raster]) -> None:
+    def __init__(self, steps: int, draw: Callable[[Callable[[], None]], Raster | None]) -> None:
         """Starts nothing.
 
         Args:
-            steps: that it will take.
-            draw: runs the pipeline to its end; must call its argument after each step.
+            steps: that it will take; `draw` may correct it before the first one is over.
+            draw: runs the pipeline to its end; must call its argument after each step. None where
+                some pixel is no number.
         """
         self.steps_total = steps
         self._draw = draw

@@ -6,10 +6,8 @@ same tensor operations in the same order, so that a job alone comes out bitwise 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,22 +15,32 @@ from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from gpu_worker.domain.drawing import Raster
 from gpu_worker.engine.adapters import Adapters
 from gpu_worker.engine.catalogue import Entry, LatentMap
 from gpu_worker.engine.control import residuals
+from gpu_worker.engine.families.parts import (
+    load_network,
+    load_text_encoder,
+    load_tokenizer,
+    read_scheduler_config,
+)
+from gpu_worker.engine.families.texts import cut_warning
 from gpu_worker.engine.look import LatentLook
 from gpu_worker.engine.memory import size_bytes
 from gpu_worker.engine.model import Adaptation, CannotDraw, Encoded, Rows, Scheduler, Tensors
 from gpu_worker.engine.pixels import to_raster
 from gpu_worker.engine.rows import guide
 from gpu_worker.engine.samplers import estimate_clean, schedule
+from gpu_worker.engine.single_file import load_parts as load_single_file
 from gpu_worker.engine.weighting import apply_weights, parse
 
 _TEXT = "encoder_hidden_states"
 _GUIDANCE = "timestep_cond"
+_MARKS = 2
+"""Tokens that mark the beginning and the end."""
+
 _MASK_CHANNELS = 5
 """Mask and masked picture, beside the latents, in UNets that were trained to inpaint."""
 
@@ -71,28 +79,22 @@ class StableDiffusion:
         Raises:
             OSError, ValueError, RuntimeError, KeyError: the files are not what they should be.
         """
-        transformers_logging.disable_progress_bar()  # standard error is for nobody's eyes here
-        path = entry.path
-        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-        unet = UNet2DConditionModel.from_pretrained(
-            path / "unet", dtype=dtype, low_cpu_mem_usage=False, **options
-        )
-        vae = AutoencoderKL.from_pretrained(
-            path / "vae", dtype=dtype, low_cpu_mem_usage=False, **options
-        )
-        text_encoder = CLIPTextModel.from_pretrained(path / "text_encoder", dtype=dtype, **options)
-        tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
-        for module in (unet, vae, text_encoder):
-            module.eval()
-            module.requires_grad_(requires_grad=False)
-        config: dict[str, object] = json.loads(
-            Path(path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
-        )
+        if entry.config is not None:
+            parts = load_single_file(entry, dtype)
+            config = dict(parts["scheduler"].config)
+        else:
+            parts = {
+                "tokenizer": load_tokenizer(CLIPTokenizer, entry.path, "tokenizer"),
+                "text_encoder": load_text_encoder(CLIPTextModel, entry.path, "text_encoder", dtype),
+                "unet": load_network(UNet2DConditionModel, entry.path, "unet", dtype),
+                "vae": load_network(AutoencoderKL, entry.path, "vae", dtype),
+            }
+            config = read_scheduler_config(entry.path)
         return cls(
-            tokenizer=tokenizer,
-            text_encoder=text_encoder,
-            unet=unet,
-            vae=vae,
+            tokenizer=parts["tokenizer"],
+            text_encoder=parts["text_encoder"],
+            unet=parts["unet"],
+            vae=parts["vae"],
             scheduler_config=config,
             latent_map=entry.latent_map,
         )
@@ -116,6 +118,16 @@ class StableDiffusion:
         """See the protocol."""
         channels: int = self._unet.config.in_channels
         return channels == self._channels + _MASK_CHANNELS
+
+    @property
+    def denoiser(self) -> Any:  # noqa: ANN401 (untyped, as above)
+        """What switches work on."""
+        return self._unet
+
+    @property
+    def autoencoder(self) -> Any:  # noqa: ANN401 (untyped, as above)
+        """What switches work on."""
+        return self._vae
 
     def move_to(self, device: torch.device) -> None:
         """See the protocol."""
@@ -178,10 +190,7 @@ class StableDiffusion:
         return {_GUIDANCE: embedded.to(device=self.device, dtype=self.dtype)}
 
     def _cut_warning(self, text: str, limit: int, *, negative: bool) -> tuple[str, ...]:
-        if len(self._tokenizer(text, verbose=False).input_ids) <= limit:
-            return ()
-        # two tokens mark the beginning and the end
-        return (f"{'negative prompt' if negative else 'prompt'} cut after {limit - 2} tokens",)
+        return cut_warning(self._tokenizer, text, limit, negative=negative, marks=_MARKS)
 
     # --- latents ----------------------------------------------------------------------------
 
