@@ -105,10 +105,9 @@ class Admission:
     # --- models -----------------------------------------------------------------------------
 
     def _ask(self, waiting: _Waiting) -> None:
-        waiting.waiter = Waiter[Parts](
-            ready=partial(self._got, waiting), failed=partial(self._fail, waiting)
-        )
-        self._cache.want_all(_keys(waiting.order), waiting.waiter)
+        waiter: Waiter[Parts] = Waiter(partial(self._got, waiting), partial(self._fail, waiting))
+        waiting.waiter = waiter
+        self._cache.want_all(_keys(waiting.order), waiter)
 
     def _got(self, waiting: _Waiting, parts: Parts) -> None:
         order = waiting.order

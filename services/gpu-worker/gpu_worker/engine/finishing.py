@@ -13,7 +13,7 @@ from gpu_worker.engine import failures, metrics
 from gpu_worker.engine.device import is_out_of_memory
 from gpu_worker.engine.job import JobState, Picture
 from gpu_worker.engine.trajectory import Trajectory
-from gpu_worker.engine.whole import WholeModel, WholeRun
+from gpu_worker.engine.whole import WholeRun
 
 _BATCH_PIXELS = 2**20
 """Pixels that are decoded in one call: decoders take far more memory a pixel than denoisers."""
@@ -136,9 +136,7 @@ def _decoded(batch: list[Picture], *, tiled: bool) -> list[Raster | None]:
     works = list(_trajectories(batch))
     if not works:  # a whole run has decoded by itself
         return [one.work.raster for one in batch if isinstance(one.work, WholeRun)]
-    model = batch[0].job.model
-    assert not isinstance(model, WholeModel)  # noqa: S101 (its pictures are whole runs)
-    return model.decode(
+    return batch[0].job.stepper.decode(
         torch.cat([work.latents for work in works]),
         [picture.generator for picture in batch],
         batch[0].key.width_px,

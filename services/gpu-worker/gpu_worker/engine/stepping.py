@@ -12,7 +12,7 @@ from gpu_worker.domain.drawing import Raster
 from gpu_worker.engine.job import Picture
 from gpu_worker.engine.rows import build_rows, split_predictions
 from gpu_worker.engine.trajectory import Trajectory
-from gpu_worker.engine.whole import WholeModel, WholeRun
+from gpu_worker.engine.whole import WholeRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,10 @@ def take_step(pictures: Sequence[Picture], preview_interval_s: float) -> list[St
         Exception: the forward failed; no picture has moved.
     """
     first = pictures[0]
-    model = first.job.model
-    if isinstance(model, WholeModel):
-        assert isinstance(first.work, WholeRun)  # noqa: S101 (what whole models begin)
+    if isinstance(first.work, WholeRun):
         first.work.advance()
         return [Stepped(first, finite=True)]
+    model = first.job.stepper
     model.adapt(first.job.adaptations)
     predictions = model.denoise(build_rows(pictures))
     finite = torch.isfinite(predictions.flatten(1)).all(dim=1).tolist()
@@ -78,7 +77,6 @@ def _preview_due(picture: Picture, interval_s: float) -> bool:
 
 
 def _look(picture: Picture, work: Trajectory, prediction: torch.Tensor) -> Raster:
-    model = picture.job.model
-    assert not isinstance(model, WholeModel)  # noqa: S101 (as above)
+    model = picture.job.stepper
     estimate = model.estimate(work.scheduler, work.scaled(), prediction, work.timestep)
     return model.look(estimate, work.asked.width_px, work.asked.height_px)

@@ -46,6 +46,9 @@ class FlowMatching:
         self._scale = self._count_scale()
         self._look = LatentLook(latent_map, self._channels, self._scaling_factor())
         self.size_bytes = size_bytes(*self._modules)
+        # asked of the modules once: they answer by a walk through all of theirs
+        self.dtype: torch.dtype = transformer.dtype
+        self.device: torch.device = transformer.device
 
     def _count_channels(self) -> int:
         found: int = self._vae.config.latent_channels
@@ -59,18 +62,6 @@ class FlowMatching:
         return found
 
     # --- the whole --------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See the protocol, as for all that follows."""
-        found: torch.dtype = self._transformer.dtype
-        return found
-
-    @property
-    def device(self) -> torch.device:
-        """See the protocol."""
-        found: torch.device = self._transformer.device
-        return found
 
     @property
     def reads_masks(self) -> bool:
@@ -89,6 +80,7 @@ class FlowMatching:
 
     def move_to(self, device: torch.device) -> None:
         """See the protocol."""
+        self.device = device
         for module in self._modules:
             module.to(device)
 

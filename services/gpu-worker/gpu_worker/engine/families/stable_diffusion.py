@@ -71,6 +71,9 @@ class StableDiffusion:
             StableDiffusionLoraLoaderMixin, unet=unet, text_encoder=text_encoder
         )
         self.size_bytes = size_bytes(text_encoder, unet, vae)
+        # asked of the modules once: they answer by a walk through all of theirs
+        self.dtype: torch.dtype = unet.dtype
+        self.device: torch.device = unet.device
 
     @classmethod
     def load(cls, entry: Entry, dtype: torch.dtype) -> StableDiffusion:
@@ -102,18 +105,6 @@ class StableDiffusion:
     # --- the whole --------------------------------------------------------------------------
 
     @property
-    def dtype(self) -> torch.dtype:
-        """See the protocol, as for all that follows."""
-        found: torch.dtype = self._unet.dtype
-        return found
-
-    @property
-    def device(self) -> torch.device:
-        """See the protocol."""
-        found: torch.device = self._unet.device
-        return found
-
-    @property
     def reads_masks(self) -> bool:
         """See the protocol."""
         channels: int = self._unet.config.in_channels
@@ -131,6 +122,7 @@ class StableDiffusion:
 
     def move_to(self, device: torch.device) -> None:
         """See the protocol."""
+        self.device = device
         for module in (self._text_encoder, self._unet, self._vae):
             module.to(device)
 

@@ -49,6 +49,9 @@ class StockModel:
         self._networks = tuple(_networks(pipeline))
         self._accepted = frozenset(inspect.signature(pipeline.__call__).parameters)
         self.size_bytes = size_bytes(*self._networks)
+        # asked of the modules once: they answer by a walk through all of theirs
+        self.dtype: torch.dtype = pipeline.dtype
+        self.device: torch.device = pipeline.device
 
     @classmethod
     def load(cls, entry: Entry, dtype: torch.dtype) -> StockModel:
@@ -75,18 +78,6 @@ class StockModel:
         return cls(pipeline)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """See the protocol, as for all that follows."""
-        found: torch.dtype = self._pipeline.dtype
-        return found
-
-    @property
-    def device(self) -> torch.device:
-        """See the protocol."""
-        found: torch.device = self._pipeline.device
-        return found
-
-    @property
     def denoiser(self) -> Any:  # noqa: ANN401 (untyped, as above)
         """What switches work on."""
         parts = self._pipeline.components
@@ -100,6 +91,7 @@ class StockModel:
 
     def move_to(self, device: torch.device) -> None:
         """See the protocol."""
+        self.device = device
         for network in self._networks:
             network.to(device)
 
