@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.engine import peer
 from bench.engine.plan import TRACES, Plan
 from bench.engine.results import Alone, Cancelled, Preemption, Results, Trials, Turn
-from bench.engine.stage import Host, Listening, Piped, Place, prepare
+from bench.engine.stage import Host, Listening, Piped, Place
 from bench.engine.trace import burst, requests, stream
 from bench.queue.processes import Failed
 
@@ -50,14 +49,20 @@ class Pinning:
         )
 
 
-def pin() -> Pinning:
-    """Gives this process every core but the last; the systems get that one, each alone on it."""
+@contextmanager
+def pinned() -> Iterator[Pinning]:
+    """Inside the block this process has every core but the last, which is for systems alone."""
     if not hasattr(os, "sched_getaffinity"):
-        return Pinning(0, frozenset())
-    cores = sorted(os.sched_getaffinity(0))
+        yield Pinning(0, frozenset())
+        return
+    before = os.sched_getaffinity(0)
+    cores = sorted(before)
     askers = frozenset(cores[:-1] or cores)
     os.sched_setaffinity(0, askers)
-    return Pinning(cores[-1], askers)
+    try:
+        yield Pinning(cores[-1], askers)
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _hosts(names: Sequence[str]) -> dict[str, Host]:
@@ -68,7 +73,7 @@ def _hosts(names: Sequence[str]) -> dict[str, Host]:
         return {"slots": plan.slots}
 
     known: dict[str, Host] = {
-        STOCK: Piped(STOCK, "stock", lambda _: {}),
+        STOCK: Piped(STOCK, "stock", lambda _: {"prepare": 1}),
         STATIC: Piped(STATIC, "stock", batches),
         LITSERVE: Listening(LITSERVE, "litserve_http", batches),
         EASEL: Piped(EASEL, "easel", slots),
@@ -97,8 +102,8 @@ class Campaign:
         Raises:
             Failed: stock diffusers, which sets the pace, does not run.
         """
-        self.pinning = pin()
         async with AsyncExitStack() as stack:
+            self.pinning = stack.enter_context(pinned())
             await self._start(stack, names)
             await self._calibrate()
             for number in range(self._plan.rounds):
@@ -112,9 +117,8 @@ class Campaign:
     # --- start
 
     async def _start(self, stack: AsyncExitStack, names: Sequence[str]) -> None:
-        self._say("models and packages")
         (self._folder / "logs").mkdir(parents=True, exist_ok=True)
-        models_dir = await prepare(self._folder, self._models)
+        models_dir = self._folder / "models"  # stock, the first to start, makes it
         hosts = _hosts(names)
         place = Place(
             self._folder / "logs",
@@ -126,20 +130,18 @@ class Campaign:
         )
         if LITSERVE in hosts and place.site is None:
             del hosts[LITSERVE]
-        self._say(f"start {', '.join(hosts)}")
-        started = []
-        for host in hosts.values():
+        for name, host in hosts.items():
+            self._say(f"start {name}")  # one by one: our engine measures its forwards meanwhile
             stack.push_async_callback(host.close)
-            started.append(host.start(place))
-        outcomes = await asyncio.gather(*started, return_exceptions=True)
-        for (name, host), outcome in zip(hosts.items(), outcomes, strict=True):
-            if outcome is None:
-                host.pause()
-                self._up[name] = host
-            elif name == STOCK or not isinstance(outcome, Failed):
-                raise outcome
-            else:
-                self._note(name, outcome)
+            try:
+                await host.start(place)
+            except Failed as error:
+                if name == STOCK:
+                    raise
+                self._note(name, error)
+                continue
+            host.pause()
+            self._up[name] = host
 
     async def _site(self, hosts: Mapping[str, Host]) -> Path | None:
         if not {LITSERVE, EASEL_HTTP} & set(hosts):

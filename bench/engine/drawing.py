@@ -99,7 +99,7 @@ async def opened(models_dir: Path, keys: Iterable[str], slots: int) -> AsyncIter
     async with open_engine(options) as engine:
         artist = Artist(cast("Engine", engine), slots)
         for key in keys:
-            await engine.load(ModelKey(key))
+            await engine.warm_up(ModelKey(key))
             for sampler in SAMPLERS:
                 await artist.picture(Request(key, "a red circle", 2, 2.5, sampler, 0))
         yield artist

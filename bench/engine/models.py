@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -96,7 +95,3 @@ def _make_tiny(path: Path) -> None:
     preset = json.loads((_BUILT_IN / "easel.json").read_text(encoding="utf-8"))
     preset |= {"key": TINY, "name": "Tiny", "description": "Random weights, for measurements."}
     (path / "easel.json").write_text(json.dumps(preset), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    prepare(Path(sys.argv[1]), sys.argv[2:])

@@ -38,6 +38,7 @@ def arguments(role: str) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1, help="requests drawn at once, at most")
     parser.add_argument("--window-s", type=float, default=0.0, help="how long for a full batch")
     parser.add_argument("--slots", type=int, default=1, help="jobs that the engine is given")
+    parser.add_argument("--prepare", type=int, default=0, help="1: make the models directory first")
     parser.add_argument("--port", type=int, default=0, help="where it answers, on loopback")
     found = parser.parse_args()
     found.models = found.models.split(",")

@@ -25,7 +25,7 @@ from bench.engine.pictures import read_answer
 from bench.engine.plan import Plan
 from bench.engine.replay import Phase, Served, ask_all, judged
 from bench.engine.trace import Arrival, Request, to_wire
-from bench.queue.processes import Command, Failed, cpu_s, halt, run_to_end, start, tree
+from bench.queue.processes import Command, Failed, cpu_s, halt, start, tree
 from easel_local.ports import free_port
 from easel_local.process import Child, last_words, launcher
 
@@ -49,21 +49,6 @@ class Place:
     site: Path | None
     """Packages of the peer, where there are some."""
     plan: Plan
-
-
-async def prepare(folder: Path, models: Sequence[str]) -> Path:
-    """The directory of these models, made by a process of its own: torch is slow to import.
-
-    Raises:
-        Failed: it cannot be made.
-    """
-    models_dir = folder / "models"
-    argv = [sys.executable, "-m", "bench.engine.models", str(models_dir), *models]
-    path = {"PYTHONPATH": str(_ROOT)}
-    await run_to_end(
-        Command(argv, _ONE_THREAD | path), folder / "logs" / "models.log", within_s=_START_S
-    )
-    return models_dir
 
 
 class Host(Protocol):

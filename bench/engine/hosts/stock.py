@@ -11,6 +11,7 @@ from typing import Any, cast
 from PIL import Image
 
 from bench.engine.costs import costs
+from bench.engine.models import prepare
 from bench.engine.protocol import arguments, claim_stdout, own_cpu_s, serve
 from bench.engine.replay import Phase, judged, play
 from bench.engine.stock import Stock
@@ -29,6 +30,8 @@ def _play(stock: Stock, told: Namespace, asked: dict[str, Any]) -> dict[str, Any
 async def _main() -> None:
     out = claim_stdout()
     told = arguments("stock")
+    if told.prepare:
+        prepare(told.models_dir, told.models)
     stock = Stock(told.models_dir, told.models)
     stock.warm_up()
 
