@@ -30,7 +30,7 @@ from easel_local.ports import free_port
 from easel_local.process import Child, last_words, launcher
 
 _ROOT = Path(__file__).parents[2]
-_START_S = 120.0
+_START_S = 300.0
 _STOP_S = 5.0
 _POLL_S = 0.1
 _LINE_BYTES = 2**24
