@@ -20,6 +20,7 @@ from bench.engine import peer
 from bench.engine.campaign import SYSTEMS, Campaign, Pinning
 from bench.engine.plan import MODELS, QUICK, Plan
 from bench.engine.report import as_json, as_text
+from bench.queue.processes import Failed
 
 _OUT = Path(__file__).parents[2] / "out" / "bench"
 
@@ -132,13 +133,16 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Runs and prints; 1 if a picture was lost, 130 after Ctrl-C."""
+    """Runs and prints; 1 if a picture was lost or stock diffusers do not run, 130 after Ctrl-C."""
     arguments = _arguments()
     folder: Path = arguments.out / "engine"
     shutil.rmtree(folder / "logs", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         return asyncio.run(_run(arguments))
+    except Failed as error:
+        print(f"bench-engine: {error}", file=sys.stderr)
+        return 1
     except asyncio.CancelledError:
         print("bench-engine: interrupted; all processes have been ended", file=sys.stderr)
         return 130

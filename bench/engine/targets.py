@@ -7,12 +7,12 @@ slow changes fall out of them.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.engine.campaign import EASEL_HTTP, LITSERVE
 from bench.engine.plan import MIXED, UNIFORM
-from bench.engine.results import Results, Trials, alone_ratio, preemption_steps
+from bench.engine.results import Results, Trials, Turn, alone_ratio, per_cpu_s, preemption_steps
 from bench.queue.figures import Spread, percentile
 
 PER_CPU = {MIXED: 3.0, UNIFORM: 0.9}
@@ -20,6 +20,14 @@ PER_CPU = {MIXED: 3.0, UNIFORM: 0.9}
 _ALONE = 0.97
 _FIRST_STEP = 3.0
 _AFTER_CANCEL = 2
+
+Rate = Callable[[Turn], float]
+
+_PARTS: Mapping[str, Rate] = {
+    "all": lambda turn: turn.per_cpu_s,
+    "burst": lambda turn: per_cpu_s([turn.burst]),
+}
+"""In the stream a quick system has few requests at once, so only the burst shows what it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +50,35 @@ def targets(results: Results) -> list[Target]:
         target
         for model in models
         for trace in PER_CPU
-        if (target := _beside_litserve(results, model, trace)) is not None
+        for part, rate in _PARTS.items()
+        if (target := _beside_litserve(results, model, trace, part, rate)) is not None
     ]
     for model, trials in results.trials.items():
         found += _of_trials(model, trials)
     return found
 
 
-def ratios(results: Results, model: str, trace: str, ours: str, other: str) -> list[float]:
-    """Requests for each CPU-second, ours over another's, round by round."""
+def ratios(
+    results: Results, model: str, trace: str, ours: str, other: str, rate: Rate
+) -> list[float]:
+    """One system's rate over another's, round by round."""
     pairs = zip(
         results.turns.get((model, trace, ours), ()),
         results.turns.get((model, trace, other), ()),
         strict=False,
     )
-    return [mine.per_cpu_s / theirs.per_cpu_s for mine, theirs in pairs if theirs.per_cpu_s]
+    return [rate(mine) / rate(theirs) for mine, theirs in pairs if rate(theirs)]
 
 
-def _beside_litserve(results: Results, model: str, trace: str) -> Target | None:
-    spread = Spread.of(ratios(results, model, trace, EASEL_HTTP, LITSERVE))
+def _beside_litserve(
+    results: Results, model: str, trace: str, part: str, rate: Rate
+) -> Target | None:
+    spread = Spread.of(ratios(results, model, trace, EASEL_HTTP, LITSERVE, rate))
     if spread is None:
         return None
     wanted = PER_CPU[trace]
     return Target(
-        f"{model}, {trace}: requests per CPU-second / LitServe",
+        f"{model}, {trace}, {part}: requests per CPU-second / LitServe",
         wanted=f">= {wanted:g}x",
         found=f"{spread.median:.2f}x",
         spread=f"{spread.least:.2f}-{spread.most:.2f}",

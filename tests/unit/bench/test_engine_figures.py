@@ -154,10 +154,10 @@ def _results(ours: Sequence[float], theirs: Sequence[float]) -> Results:
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    (target,) = targets(_results([8, 30, 9], [2, 10, 2]))
-    assert target.value == pytest.approx(4.0)
-    assert target.spread == "3.00-4.50"
-    assert target.reached
+    for target in targets(_results([8, 30, 9], [2, 10, 2])):
+        assert target.value == pytest.approx(4.0)
+        assert target.spread == "3.00-4.50"
+        assert target.reached
     assert not targets(_results([5, 5, 5], [2, 2, 2]))[0].reached
 
 
@@ -186,6 +186,16 @@ def test_trials_are_judged_at_their_bounds() -> None:
 
 def test_what_was_not_measured_is_not_judged() -> None:
     assert targets(Results(trials={"tiny": Trials()})) == []
+
+
+def test_a_burst_is_judged_beside_the_whole() -> None:
+    results = Results()
+    slow_stream = Turn(_phase(1.0, cpu_s=1.0), _phase(1.0, cpu_s=0.25))
+    results.turns["tiny", "mixed", "easel-http"] = [slow_stream]
+    results.turns["tiny", "mixed", "litserve"] = [_turn(1.0)]
+    whole, burst_alone = targets(results)
+    assert (whole.value, whole.reached) == (pytest.approx(1.6), False)
+    assert (burst_alone.value, burst_alone.reached) == (pytest.approx(4.0), True)
 
 
 # --- reports
