@@ -122,7 +122,9 @@ def _row(results: Results, model: str, trace: str, system: str) -> list[str]:
     streams, bursts = [turn.stream for turn in turns], [turn.burst for turn in turns]
     streamed, burst = latency(streams), latency(bursts)
     short = streamed.short_p95_s
-    beside = ratios(results, model, trace, system, LITSERVE, lambda turn: turn.per_cpu_s)
+    beside = ratios(
+        results, model, trace, ours=system, other=LITSERVE, rate=lambda turn: turn.per_cpu_s
+    )
     return [
         system,
         _cell([turn.per_cpu_s for turn in turns], _fine),

@@ -59,7 +59,7 @@ def targets(results: Results) -> list[Target]:
 
 
 def ratios(
-    results: Results, model: str, trace: str, ours: str, other: str, rate: Rate
+    results: Results, model: str, trace: str, *, ours: str, other: str, rate: Rate
 ) -> list[float]:
     """One system's rate over another's, round by round."""
     pairs = zip(
@@ -73,7 +73,7 @@ def ratios(
 def _beside_litserve(
     results: Results, model: str, trace: str, part: str, rate: Rate
 ) -> Target | None:
-    spread = Spread.of(ratios(results, model, trace, EASEL_HTTP, LITSERVE, rate))
+    spread = Spread.of(ratios(results, model, trace, ours=EASEL_HTTP, other=LITSERVE, rate=rate))
     if spread is None:
         return None
     wanted = PER_CPU[trace]
