@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from bench.engine.replay import Phase, Served
 from bench.engine.trace import SHORT_STEPS
@@ -30,6 +31,13 @@ class Turn:
         return [
             one.fault for phase in (self.stream, self.burst) for one in phase.served if one.fault
         ]
+
+
+Heard = tuple[int, float]
+"""Steps of a job, and when on some clock its progress showed them, in seconds."""
+
+_TOGETHER = 0.1
+"""Jobs that step within this share of one job's step time stepped in the same forward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,27 @@ def alone_ratio(pairs: Sequence[Alone]) -> float:
     return statistics.median(pair.stock_s for pair in pairs) / statistics.median(
         pair.ours_s for pair in pairs
     )
+
+
+def forward_s(jobs: Sequence[Sequence[Heard]]) -> float:
+    """Time from one forward to the next, where not every job is in each.
+
+    Args:
+        jobs: each one's last progress, at least two of them.
+    """
+    job_step_s = statistics.median(
+        (heard[-1][1] - heard[0][1]) / (heard[-1][0] - heard[0][0]) for heard in jobs
+    )
+    since_s = max(heard[0][1] for heard in jobs)
+    times_s = sorted(at_s for heard in jobs for _, at_s in heard if at_s >= since_s)
+    ends_s = [
+        later
+        for before, later in pairwise([float("-inf"), *times_s])
+        if later - before > job_step_s * _TOGETHER
+    ]
+    if len(ends_s) == 1:
+        return job_step_s
+    return min(job_step_s, (ends_s[-1] - ends_s[0]) / (len(ends_s) - 1))
 
 
 def preemption_steps(found: Sequence[Preemption], share: float) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from typing import Any, cast
 
 from bench.engine.drawing import Artist, image_of
 from bench.engine.pictures import fault_of
-from bench.engine.results import Alone, Cancelled, Preemption
+from bench.engine.results import Alone, Cancelled, Heard, Preemption, forward_s
 from bench.engine.stock import Stock
 from bench.engine.trace import GUIDANCES, SAMPLERS, Request
 from easel_kit.ids import AttemptId, new_attempt_id
@@ -89,8 +88,7 @@ class _Job:
     """One free job on its way, and when its steps were heard of."""
 
     attempt_id: AttemptId = field(default_factory=new_attempt_id)
-    heard: list[tuple[int, float]] = field(default_factory=list)
-    """Steps done, and when on the monotonic clock."""
+    heard: list[Heard] = field(default_factory=list)
     task: asyncio.Task[Any] | None = None
 
     def progressed(self, progress: StepProgress) -> None:
@@ -144,12 +142,8 @@ class _Crowd:
 
     @property
     def step_s(self) -> float:
-        """Median over the jobs of the time of their last steps."""
-        times_s = []
-        for job in self.jobs:
-            (first, began_s), (last, ended_s) = job.heard[-_SEEN], job.heard[-1]
-            times_s.append((ended_s - began_s) / (last - first))
-        return statistics.median(times_s)
+        """Of the batch that runs: how far apart its last forwards ended."""
+        return forward_s([job.heard[-_SEEN:] for job in self.jobs])
 
 
 @asynccontextmanager

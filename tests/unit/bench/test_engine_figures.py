@@ -17,6 +17,7 @@ from bench.engine.results import (
     Results,
     Trials,
     Turn,
+    forward_s,
     latency,
     per_cpu_s,
 )
@@ -136,6 +137,15 @@ def test_latencies_of_short_jobs_are_their_own() -> None:
     found = latency([Phase(1.0, 1.0, served)])
     assert (found.mean_s, found.p95_s, found.short_p95_s) == (4.0, 9.0, 2.0)
     assert latency([Phase(1.0, 1.0, served[1:2])]).short_p95_s is None
+
+
+def test_a_forward_is_shorter_than_a_jobs_step_where_jobs_take_turns() -> None:
+    together = [[(n, n * 1.0 + job / 100) for n in range(1, 5)] for job in range(4)]
+    assert forward_s(together) == pytest.approx(1.0, rel=0.02)
+    in_turn = [[(n, n * 1.0 + (job % 2) / 2 + job / 1000) for n in range(1, 5)] for job in range(4)]
+    assert forward_s(in_turn) == pytest.approx(0.5, rel=0.01)
+    not_all_heard_of = [[(1, 1.0), (3, 3.0), (7, 7.0)]]
+    assert forward_s(not_all_heard_of) == pytest.approx(1.0)
 
 
 # --- targets
