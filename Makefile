@@ -126,6 +126,10 @@ test: proto-check lint types imports migrations ## everything
 bench-queue: setup ## the scheduler beside Celery, taskiq, pgqueuer, procrastinate (12 minutes): [ARGS="--quick --json --only=easel,celery"]
 	@$(PY) -m bench.queue $(ARGS)
 
+.PHONY: bench-engine
+bench-engine: setup ## our engine beside stock diffusers, static batching and LitServe (12 minutes): [ARGS="--quick --json --rounds 3 --only=easel-http,litserve --models=tiny"]
+	@$(PY) -m bench.engine $(ARGS)
+
 .PHONY: bench-simulator
 bench-simulator: setup ## Easel's queue beside FIFO, strict priority and round robin, simulated (3 minutes): [ARGS="--gpus 1000 --users 1000000 --hours 24 --from-hour 0" PLOT=waits.svg]
 	@$(if $(PLOT),$(PY) -m pip install -q -r bench/simulator/requirements.txt)

@@ -12,11 +12,10 @@ from bench.queue.measure import Result
 from bench.queue.plan import IN_FLIGHT, SILENCE_MS, Plan
 from bench.queue.stage import PARTS
 from bench.queue.targets import Target, targets
+from bench.tables import NOTHING, table
 
 Results = Mapping[str, Result]
 Facts = Mapping[str, Mapping[str, str]]
-
-_NOTHING = "-"
 
 
 def as_json(
@@ -122,10 +121,10 @@ def _speed(results: Results) -> str:
                 *(_cell(result.submits_per_s[n], _whole) for n in IN_FLIGHT),
                 _cell(result.jobs_per_s, _whole),
                 _cell(_shares(result, 0.5), _fine),
-                _NOTHING if p99 is None else _fine(p99),
+                NOTHING if p99 is None else _fine(p99),
             ]
         )
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _cpu(results: Results) -> str:
@@ -135,7 +134,7 @@ def _cpu(results: Results) -> str:
         rows.append(
             [name, _cell(whole, _fine), *(_cell(result.cpu_ms[part], _fine) for part in PARTS)]
         )
-    return _table(["CPU ms per job, end to end", "all", *PARTS], rows)
+    return table(["CPU ms per job, end to end", "all", *PARTS], rows)
 
 
 def _answers(results: Results, plan: Plan) -> str:
@@ -155,8 +154,8 @@ def _answers(results: Results, plan: Plan) -> str:
         rows.append(
             [
                 name,
-                _NOTHING if mean is None else f"{mean:.1f}",
-                str(result.ranks[-1]) if result.ranks else _NOTHING,
+                NOTHING if mean is None else f"{mean:.1f}",
+                str(result.ranks[-1]) if result.ranks else NOTHING,
                 *_back(result.recoveries_s, plan),
                 _untuned(result, plan),
                 _seconds(_recovery(result.hung_s, 1.0)),
@@ -167,7 +166,7 @@ def _answers(results: Results, plan: Plan) -> str:
         f"The best mean rank is {best:.1f}, first come first served gives {plan.low + best:.1f}. "
         f"After a kill: peers tuned to {SILENCE_MS // 1000} s of silence, and with their defaults."
     )
-    return f"{_table(header, rows)}\n{note}"
+    return f"{table(header, rows)}\n{note}"
 
 
 def _back(found: Sequence[float | None], plan: Plan) -> list[str]:
@@ -175,7 +174,7 @@ def _back(found: Sequence[float | None], plan: Plan) -> list[str]:
     p50, p99 = (_seconds(_recovery(found, share)) for share in (0.5, 0.99))
     if lost:
         p99 = f"not within {plan.recovery_cap_s:.0f} s ({lost})"
-    return [p50, p99, str(len(found)) if found else _NOTHING]
+    return [p50, p99, str(len(found)) if found else NOTHING]
 
 
 def _untuned(result: Result, plan: Plan) -> str:
@@ -185,11 +184,11 @@ def _untuned(result: Result, plan: Plan) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.2f} s"
+    return NOTHING if value is None else f"{value:.2f} s"
 
 
 def _systems(facts: Facts) -> str:
-    return _table(
+    return table(
         ["system", "version", "durable", "set-up", "priority", "after a kill"],
         [
             [
@@ -204,7 +203,7 @@ def _systems(facts: Facts) -> str:
 def _targets(found: Sequence[Target]) -> str:
     if not found:
         return ""
-    return _table(
+    return table(
         ["target", "wanted", "found", "rounds", "reached"],
         [
             [one.name, one.wanted, one.found, one.rounds, "yes" if one.reached else "NO"]
@@ -229,23 +228,7 @@ def _fine(value: float) -> str:
 def _cell(values: Sequence[float], show: Callable[[float], str]) -> str:
     spread = Spread.of(values)
     if spread is None:
-        return _NOTHING
+        return NOTHING
     if spread.count == 1:
         return show(spread.median)
     return f"{show(spread.median)} ({show(spread.least)}-{show(spread.most)})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, *rows]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if n == 0 or not _is_figure(rows, n) else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _is_figure(rows: Sequence[Sequence[str]], column: int) -> bool:
-    return all(row[column][:1].isdigit() or row[column] in {_NOTHING, ""} for row in rows)
