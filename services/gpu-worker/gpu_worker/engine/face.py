@@ -30,6 +30,7 @@ from gpu_worker.domain.drawing import (
 )
 from gpu_worker.domain.generation import Generation
 from gpu_worker.domain.model import ModelCard
+from gpu_worker.engine import metrics
 from gpu_worker.engine.cache import ModelCache
 from gpu_worker.engine.catalogue import Catalogue, Entry
 from gpu_worker.engine.commands import (
@@ -171,6 +172,7 @@ class AsyncEngine:
         self._dtype = choose_dtype(options.dtype, self._device)
         self._threads = options.threads or default_threads()
         self._device_name = describe(self._device)
+        metrics.MEMORY_BYTES.set_function(lambda: self.status().memory_used_bytes)
         self._loader = loader
         self._load_part = load
         self._reading = threading.Lock()
