@@ -313,10 +313,19 @@ def _near(rng: Random, colour: tuple[int, int, int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def domain_words() -> list[str]:
-    """Every word that should be one token: those of the grammar and a few near it, sorted."""
+def known_words() -> list[str]:
+    """Every word that a caption may hold and so the model learns, lower-case and sorted.
+
+    A prompt's words are its runs of letters and digits, in lower case; all else only parts them.
+    """
     filling = (
         "a an on background in the center left right at top bottom to of above below two three "
-        "small medium large , image picture drawing photo shape and with"
+        "small medium large"
     )
     return sorted({*filling.split(), *COLOURS, *SHAPES, *PLURALS.values()})
+
+
+def domain_words() -> list[str]:
+    """Every word that should be one token: those of the grammar and a few near it, sorted."""
+    nearby = ", image picture drawing photo shape and with"
+    return sorted({*known_words(), *nearby.split()})

@@ -199,6 +199,14 @@ def test_the_built_in_model_carries_the_preset() -> None:
     assert json.loads((MODEL / PRESET_FILE).read_text()) == PRESET
 
 
+def test_the_built_in_model_says_which_words_it_knows() -> None:
+    known = set(json.loads((MODEL / PRESET_FILE).read_text())["known_words"])
+    rng = random.Random(8)
+    for scene in (sample_scene(rng, held_out=index % 2 == 0) for index in range(500)):
+        assert known.issuperset(re.findall(r"[^\W_]+", scene.caption)), scene.caption
+    assert known.isdisjoint({"photo", "zebra", "four", ","})
+
+
 def test_the_built_in_model_draws_what_was_asked() -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(
         MODEL, dtype=torch.float32, local_files_only=True
