@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from training.scenes import SIDE_PX, known_words
+from training.scenes import SIDE_PX
 from training.tokenizer import MAX_TOKENS
 from training.unet import build_scheduler
+from training.words import known_words
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel

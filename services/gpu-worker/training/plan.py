@@ -10,12 +10,12 @@ class Plan:
     """Budgets in CPU seconds of this process; every trained stage takes at least one step."""
 
     text_budget_s: float = 75.0
-    vae_budget_s: float = 420.0
-    unet_budget_s: float = 2400.0
-    unet_decay_s: float = 150.0
+    vae_budget_s: float = 480.0
+    unet_budget_s: float = 2700.0
+    unet_decay_s: float = 400.0
     """The last part of the UNet's budget, in which the learning rate falls to zero."""
-    shards: int = 12
-    shard_scenes: int = 2500
+    shards: int = 20
+    shard_scenes: int = 3000
     held_out_captions: int = 100
 
     @property

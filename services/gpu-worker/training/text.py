@@ -41,7 +41,7 @@ _RELATION_WORDS = (*RELATIONS, None)
 _MOST_FIGURES = 3
 
 _CLASSES = (
-    len(COLOURS),
+    len(_COLOUR_WORDS),
     _MOST_FIGURES,
     len(_POSITION_WORDS),
     len(_RELATION_WORDS),
@@ -78,7 +78,7 @@ def field_targets(scene: Scene) -> list[int]:
     first = scene.figures[0]
     second = scene.figures[1] if scene.kind == "pair" else None
     return [
-        _COLOUR_WORDS.index(scene.background),
+        _COLOUR_WORDS.index(scene.background if scene.names_background else None),
         len(scene.figures) - 1,
         _POSITION_WORDS.index(scene.position),
         _RELATION_WORDS.index(scene.relation),

@@ -1,4 +1,4 @@
-"""The tokenizer: a genuine CLIP byte-pair tokenizer in which every domain word is one token."""
+"""The tokenizer: a genuine CLIP byte-pair tokenizer in which every known word is one token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from transformers import CLIPTokenizer
 
-from training.scenes import domain_words
+from training.words import MARKS, known_words
 
 MAX_TOKENS = 24
 """Length of a prompt in tokens, with the start and the end token."""
@@ -20,8 +20,8 @@ Pair: TypeAlias = tuple[str, str]
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """Makes the tokenizer: 661 entries; a word outside the domain falls back to its letters."""
-    merges = _learn_merges(domain_words())
+    """Makes the tokenizer; a word that is not known falls back to its letters."""
+    merges = _learn_merges(sorted({*known_words(), *MARKS}))
     alphabet = sorted(_byte_alphabet())
     entries = [
         *alphabet,

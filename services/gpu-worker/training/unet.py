@@ -37,7 +37,7 @@ _WARM_UP_STEPS = 100
 _RESUME_WARM_UP_STEPS = 20
 _EMPTY_PROMPTS = 0.1
 """Share of prompts left out, so that guidance has something to guide away from."""
-_KIND_SHARES = {"one": 0.65, "many": 0.22, "pair": 0.13}
+_KIND_SHARES = {"one": 0.54, "many": 0.22, "pair": 0.24}
 """Share of each kind in a batch; single figures teach the shapes."""
 _AVERAGE_DECAY = 0.998
 _AVERAGE_EVERY = 4
@@ -109,7 +109,9 @@ class SceneSampler:
                 for pick, place in zip(picks, places, strict=True)
             ]
         )
-        token_ids = self._data.token_ids[rows].clone()
+        wordings = self._data.token_ids.shape[1]
+        wording = torch.randint(wordings, (size,), generator=self._generator)
+        token_ids = self._data.token_ids[rows, wording].long()
         token_ids[torch.rand(size, generator=self._generator) < _EMPTY_PROMPTS] = self._empty_prompt
         return self._data.latents[rows].float(), token_ids
 

@@ -25,10 +25,11 @@ from training.export import PRESET, PRESET_FILE
 from training.latents import define_latents
 from training.plan import FULL, Plan
 from training.progress import CpuBudget, Display, cosine_rate
-from training.scenes import domain_words, is_held_out, outline, sample_scene
+from training.scenes import is_held_out, outline, sample_scene
 from training.stages import Run
 from training.text import field_targets
 from training.tokenizer import build_tokenizer
+from training.words import known_words
 
 MODEL = Path(__file__).parents[3] / "services" / "gpu-worker" / "models" / "shapes-64"
 TINY = Plan(
@@ -65,10 +66,10 @@ def test_figures_stay_inside_the_picture() -> None:
                 assert 0 <= figure.y_px + figure.radius_px * y <= 64
 
 
-def test_every_domain_word_is_one_token_and_others_are_spelt() -> None:
+def test_every_known_word_is_one_token_and_others_are_spelt() -> None:
     tokenizer = build_tokenizer()
-    assert len(tokenizer) == 661
-    for word in domain_words():
+    assert len(tokenizer) == 734
+    for word in known_words():
         assert len(tokenizer(word).input_ids) == 3, word
     assert len(tokenizer("zebra").input_ids) == 7
 
