@@ -1,12 +1,13 @@
 """The command line: `python -m training --out DIR`, run from services/gpu-worker.
 
-`--judge DIR` trains nothing and judges a finished model.
+`--judge DIR` trains nothing and judges a finished model by captions that training never saw.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ import transformers.utils.logging
 from rich.console import Console
 
 from training.evaluate import evaluate_model
-from training.plan import FULL, QUICK, Plan
+from training.exam import mixed_questions, plain_questions
+from training.plan import CONTINUED, FULL, QUICK, Plan
 from training.progress import Display
 from training.stages import Run
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _JUDGE = "tests.shapes"
+_CAPTIONS = {"mixed": mixed_questions, "plain": plain_questions}
 
 
 def main(arguments: list[str]) -> int:
@@ -33,22 +36,26 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     _quiet_libraries()
     torch.set_num_threads(1)
-    display = Display(Console())
+    display = Display(Console(stderr=options.json))
     plan = _plan(options)
     model: Path = (options.out or options.judge).resolve()
-    sheet = None
     if options.out:
         work: Path = (options.work or model.with_name(f"{model.name}.work")).resolve()
-        Run(plan, work, model, display).train()
+        Run(plan, work, model, display, options.start).train()
         display.say(f"model: {model}")
-        sheet = work / "held-out.png"
     judge = _load_judge()
     if judge is None:
         display.say(f"not judged: {_JUDGE} is not here")
         return 0
+    sheet: Path = options.sheet or _REPOSITORY / "out" / f"{model.name}.{options.captions}.png"
+    questions = _CAPTIONS[options.captions]()[:: plan.judge_every]
     with display.stage("judge") as bar:
-        evaluation = evaluate_model(model, judge, plan.held_out_captions, bar, sheet)
-    display.say(evaluation.summary())
+        evaluation = evaluate_model(model, judge, questions, bar, sheet)
+    if options.json:
+        line = {"model": str(model), **evaluation.as_dict(), "sheet": str(sheet)}
+        sys.stdout.write(json.dumps(line) + "\n")
+    else:
+        display.say(f"{evaluation.summary()}\n\ncontact sheet: {sheet}")
     return 0
 
 
@@ -66,10 +73,31 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="where unfinished parts are kept (default: beside the model, with .work added)",
     )
     parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="DIR",
+        help="begin with this model's weights, whatever words it knows, and not with nothing",
+    )
+    parser.add_argument(
         "--budget-minutes", type=float, metavar="N", help="CPU minutes to train in all"
     )
     parser.add_argument(
         "--quick", action="store_true", help="about a minute: proves the path, poor pictures"
+    )
+    parser.add_argument(
+        "--captions",
+        choices=_CAPTIONS,
+        default="mixed",
+        help="judge by 200 captions of all categories, or by 100 plain ones (default: mixed)",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="the contact sheet, a PNG (default: in out/ of the repository)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON line on stdout instead of the table"
     )
     options = parser.parse_args(arguments)
     if options.budget_minutes is not None and options.budget_minutes <= 0:
@@ -78,7 +106,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    plan = QUICK if options.quick else FULL
+    plan = QUICK if options.quick else CONTINUED if options.start else FULL
     return plan if options.budget_minutes is None else plan.within(options.budget_minutes)
 
 

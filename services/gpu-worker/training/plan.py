@@ -11,12 +11,16 @@ class Plan:
 
     text_budget_s: float = 75.0
     vae_budget_s: float = 480.0
-    unet_budget_s: float = 2700.0
-    unet_decay_s: float = 400.0
+    unet_budget_s: float = 3300.0
+    unet_decay_s: float = 500.0
     """The last part of the UNet's budget, in which the learning rate falls to zero."""
+    unet_peak_rate: float = 1.5e-3
+    text_rate_share: float = 0.2
+    """The text encoder's learning rate beside the UNet's."""
     shards: int = 20
     shard_scenes: int = 3000
-    held_out_captions: int = 100
+    judge_every: int = 1
+    """The finished model is judged by every so many-th of the captions."""
 
     @property
     def budget_s(self) -> float:
@@ -36,7 +40,16 @@ class Plan:
 
 
 FULL = Plan()
-"""The plan that the built-in weights follow: about 50 minutes of one core."""
+"""The plan that the built-in weights follow: about 65 minutes of one core."""
+
+CONTINUED = replace(
+    FULL,
+    unet_budget_s=2400.0,
+    unet_decay_s=1200.0,
+    unet_peak_rate=9e-4,
+    text_rate_share=0.5,
+)
+"""For a start from a finished model: only the UNet and the text encoder are trained."""
 
 QUICK = Plan(
     text_budget_s=5.0,
@@ -45,6 +58,6 @@ QUICK = Plan(
     unet_decay_s=5.0,
     shards=2,
     shard_scenes=500,
-    held_out_captions=20,
+    judge_every=10,
 )
 """About a minute: proves the path from end to end, and its pictures are poor."""

@@ -13,9 +13,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.dataset import load_shards, write_shards
 from training.export import export_model
+from training.start import start_text, start_unet, start_vae
 from training.text import train_text
 from training.tokenizer import build_tokenizer
-from training.unet import UNetTraining, train_unet
+from training.unet import Denoiser, UNetTraining, build_unet, train_unet
 from training.vae import train_vae
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ class Run:
     was cut off continues where it stopped.
     """
 
-    def __init__(self, plan: Plan, work: Path, out: Path, display: Display) -> None:
+    def __init__(
+        self, plan: Plan, work: Path, out: Path, display: Display, start: Path | None = None
+    ) -> None:
+        """Takes `start`, a finished model whose weights are the first ones, if not nothing."""
         self._plan = plan
+        self._start = start
         self._work = work
         self._out = out
         self._display = display
@@ -72,7 +77,9 @@ class Run:
 
     def _train_text(self) -> None:
         with self._output(self._work / "text") as place:
-            if place:
+            if place and self._start:
+                start_text(self._start, self._tokenizer).save_pretrained(place)
+            elif place:
                 with self._display.stage("text") as bar:
                     train_text(place, self._tokenizer, self._plan.text_budget_s, bar)
 
@@ -85,7 +92,9 @@ class Run:
 
     def _train_vae(self) -> None:
         with self._output(self._work / "vae") as place:
-            if place:
+            if place and self._start:
+                start_vae(self._start).save_pretrained(place)
+            elif place:
                 with self._display.stage("vae") as bar:
                     decibels = train_vae(place, self._plan.vae_budget_s, bar)
                 self._display.say(f"vae: {decibels:.1f} dB")
@@ -96,16 +105,15 @@ class Run:
                 text_encoder = CLIPTextModel.from_pretrained(
                     self._work / "text", dtype=torch.float32, local_files_only=True
                 )
-                data = load_shards(self._work / "scenes")
-                training = UNetTraining(text_encoder, self._tokenizer, data)
+                unet = start_unet(self._start) if self._start else build_unet()
+                training = UNetTraining(
+                    Denoiser(text_encoder, unet),
+                    self._tokenizer,
+                    load_shards(self._work / "scenes"),
+                    self._plan,
+                )
                 with self._display.stage("unet") as bar:
-                    denoiser = train_unet(
-                        self._work / "unet-checkpoint.pt",
-                        training,
-                        self._plan.unet_budget_s,
-                        self._plan.unet_decay_s,
-                        bar,
-                    )
+                    denoiser = train_unet(self._work / "unet-checkpoint.pt", training, bar)
                 self._display.say(f"unet: {training.step} steps")
                 denoiser.text_encoder.save_pretrained(place / "text_encoder")
                 denoiser.unet.save_pretrained(place / "unet")

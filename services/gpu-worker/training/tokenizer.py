@@ -13,7 +13,9 @@ from training.words import MARKS, known_words
 MAX_TOKENS = 24
 """Length of a prompt in tokens, with the start and the end token."""
 
-_WORD_END = "</w>"
+WORD_END = "</w>"
+"""Marks an entry that ends a word."""
+
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 Pair: TypeAlias = tuple[str, str]
@@ -25,7 +27,7 @@ def build_tokenizer() -> CLIPTokenizer:
     alphabet = sorted(_byte_alphabet())
     entries = [
         *alphabet,
-        *(letter + _WORD_END for letter in alphabet),
+        *(letter + WORD_END for letter in alphabet),
         *(left + right for left, right in merges),
         _START,
         _END,
@@ -43,7 +45,7 @@ def _byte_alphabet() -> list[str]:
 
 def _learn_merges(words: list[str]) -> list[Pair]:
     """Byte-pair merges, most frequent pair first, until every word is a single symbol."""
-    split = [[*word[:-1], word[-1] + _WORD_END] for word in words]
+    split = [[*word[:-1], word[-1] + WORD_END] for word in words]
     merges: list[Pair] = []
     while any(len(symbols) > 1 for symbols in split):
         counts = Counter(pair for symbols in split for pair in itertools.pairwise(symbols))

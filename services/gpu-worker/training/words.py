@@ -90,3 +90,12 @@ def known_words() -> list[str]:
         (TOGETHER,),
     )
     return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+def plain_words() -> list[str]:
+    """The words of captions that use only plain names, sorted."""
+    tables = (COLOUR_NAMES, SHAPE_NAMES, SIZE_NAMES, NUMBER_NAMES, POSITION_NAMES, RELATION_NAMES)
+    phrases = [names[0] for table in tables for names in table.values()]
+    phrases += [plural(names[0]) for names in SHAPE_NAMES.values()]
+    phrases += ["a", "an", "on", "background", TOGETHER]
+    return sorted({word for phrase in phrases for word in phrase.split()})
