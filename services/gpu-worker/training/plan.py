@@ -44,8 +44,8 @@ FULL = Plan()
 
 CONTINUED = replace(
     FULL,
-    unet_budget_s=2400.0,
-    unet_decay_s=1200.0,
+    unet_budget_s=1060.0,
+    unet_decay_s=805.0,
     unet_peak_rate=9e-4,
     text_rate_share=0.5,
 )

@@ -37,11 +37,11 @@ _WARM_UP_STEPS = 100
 _RESUME_WARM_UP_STEPS = 20
 _EMPTY_PROMPTS = 0.1
 """Share of prompts left out, so that guidance has something to guide away from."""
-_KIND_SHARES = {"one": 0.5, "many": 0.22, "pair": 0.28}
+_KIND_SHARES = {"one": 0.46, "many": 0.22, "pair": 0.32}
 """Share of each kind in a batch; single figures teach the shapes."""
 _AVERAGE_DECAY = 0.998
 _AVERAGE_EVERY = 4
-_CHECKPOINT_EVERY_S = 120.0
+_CHECKPOINT_EVERY_S = 60.0
 _SEED = 1
 
 
@@ -189,7 +189,7 @@ class UNetTraining:
     def run(self, checkpoint: Path, bar: Bar) -> Denoiser:
         """Trains until the plan's budget is spent, earlier runs counted; returns the average.
 
-        Every two minutes of CPU time, and at the end, the state goes to `checkpoint`.
+        Every minute of CPU time, and at the end, the state goes to `checkpoint`.
         """
         budget = CpuBudget(self._plan.unet_budget_s, self._spent_s)
         saved_s = budget.spent_s
