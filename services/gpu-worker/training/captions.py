@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from training.words import (
@@ -52,6 +52,26 @@ def write_caption(scene: Scene, rng: Random, *, plain: bool) -> str:
         plain: Only plain names, in the order article, size, colour, shape, place, background.
     """
     return _Writer(rng, plain=plain).write(scene)
+
+
+def write_canonical(scene: Scene) -> str:
+    """The one caption of plain words that says everything of the scene in the usual order."""
+    figures = [_described(figure) for figure in scene.figures]
+    if scene.kind == "many":
+        first = scene.figures[0]
+        noun = _described(replace(first, shape=plural(first.shape)))
+        subject = f"{NUMBER_NAMES[len(figures)][0]} {noun}"
+    elif scene.kind == "pair":
+        is_said = scene.relation not in {None, "next to"}
+        joint = scene.relation if is_said else "to the left of"
+        subject = f"{with_article(figures[0])} {joint} {with_article(figures[1])}"
+    else:
+        subject = " ".join(word for word in (with_article(figures[0]), scene.position) if word)
+    return subject + _said(_PLAIN_BACKGROUNDS[0], scene.background)
+
+
+def _described(figure: Figure) -> str:
+    return " ".join(word for word in (figure.size, figure.colour, figure.shape) if word)
 
 
 @dataclass(frozen=True, slots=True)

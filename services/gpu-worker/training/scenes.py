@@ -61,22 +61,23 @@ POSITIONS = {
 """Where the middle of a single figure lies, in pixels from the top left corner."""
 
 RELATIONS = {
-    "to the left of": ((-1, 0),),
-    "to the right of": ((1, 0),),
-    "above": ((0, -1),),
-    "below": ((0, 1),),
-    "next to": ((-1, 0), (1, 0)),
+    "to the left of": (-1, 0),
+    "to the right of": (1, 0),
+    "above": (0, -1),
+    "below": (0, 1),
 }
-"""Directions from the second figure of a pair to the first: x to the right, y down."""
+"""Direction from the second figure of a pair to the first: x to the right, y down."""
 
-_ANY_DIRECTION = ((-1, 0), (1, 0), (0, -1), (0, 1))
+SIDE_BY_SIDE = "to the left of"
+"""How a pair is drawn of which the caption does not say it: in the order of reading."""
+
 _RELATION_CHOICES: dict[str | None, int] = {
     "to the left of": 2,
     "to the right of": 2,
     "above": 2,
     "below": 2,
-    "next to": 1,
-    None: 2,
+    "next to": 2,
+    None: 4,
 }
 """The relations of pairs by their weight; None is a pair of which no relation is said."""
 
@@ -231,7 +232,7 @@ def _sample_many(rng: Random, background: str, colours: list[str]) -> Scene:
 
 def _sample_pair(rng: Random, background: str, colours: list[str]) -> Scene:
     relation = rng.choices(list(_RELATION_CHOICES), list(_RELATION_CHOICES.values()))[0]
-    dx, dy = rng.choice(RELATIONS[relation] if relation else _ANY_DIRECTION)
+    dx, dy = RELATIONS[relation if relation in RELATIONS else SIDE_BY_SIDE]
     first = _sample_half(rng, colours, dx, dy)
     second = _sample_half(rng, colours, -dx, -dy)
     return Scene("pair", background, (first, second), relation=relation)

@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from training.dataset import load_shards, write_shards
 from training.export import export_model
 from training.start import start_text, start_unet, start_vae
-from training.text import train_text
+from training.text import align_text, train_text
 from training.tokenizer import build_tokenizer
 from training.unet import Denoiser, UNetTraining, build_unet, train_unet
 from training.vae import train_vae
@@ -78,7 +78,10 @@ class Run:
     def _train_text(self) -> None:
         with self._output(self._work / "text") as place:
             if place and self._start:
-                start_text(self._start, self._tokenizer).save_pretrained(place)
+                encoder = start_text(self._start, self._tokenizer)
+                with self._display.stage("text") as bar:
+                    budget_s = self._plan.text_budget_s
+                    align_text(encoder, self._tokenizer, budget_s, bar).save_pretrained(place)
             elif place:
                 with self._display.stage("text") as bar:
                     train_text(place, self._tokenizer, self._plan.text_budget_s, bar)

@@ -37,7 +37,7 @@ _WARM_UP_STEPS = 100
 _RESUME_WARM_UP_STEPS = 20
 _EMPTY_PROMPTS = 0.1
 """Share of prompts left out, so that guidance has something to guide away from."""
-_KIND_SHARES = {"one": 0.46, "many": 0.22, "pair": 0.32}
+_KIND_SHARES = {"one": 0.4, "many": 0.2, "pair": 0.4}
 """Share of each kind in a batch; single figures teach the shapes."""
 _AVERAGE_DECAY = 0.998
 _AVERAGE_EVERY = 4

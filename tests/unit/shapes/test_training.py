@@ -8,39 +8,34 @@ import random
 import re
 import shutil
 import stat
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
+from torch.nn import functional
 from transformers import CLIPTextModel
 
-from tests.shapes import Caption, check, parse_caption
+from tests.shapes import check
 from training.__main__ import main
-from training.captions import write_caption
+from training.captions import write_canonical, write_caption
 from training.dataset import draw_batch, tokenize
-from training.evaluate import Evaluation, evaluate_model
-from training.exam import CATEGORIES, Question, mixed_questions, plain_questions
 from training.export import PRESET, PRESET_FILE
 from training.latents import define_latents
 from training.plan import FULL, Plan
 from training.progress import CpuBudget, Display, cosine_rate
-from training.scenes import DEFAULT_BACKGROUNDS, is_held_out, outline, sample_scene
-from training.sheet import contact_sheet
+from training.scenes import (
+    is_held_out,
+    outline,
+    sample_scene,
+)
 from training.stages import Run
 from training.start import start_text
-from training.text import field_targets
+from training.text import align_text, build_text_encoder, field_targets
 from training.tokenizer import build_tokenizer
-from training.words import known_words, plain_words
-
-if TYPE_CHECKING:
-    from training.evaluate import Judge
+from training.words import known_words
 
 MODEL = Path(__file__).parents[3] / "services" / "gpu-worker" / "models" / "shapes-64"
 TINY = Plan(
@@ -51,7 +46,6 @@ TINY = Plan(
     shards=2,
     shard_scenes=8,
 )
-GREY = "two grey discs with a white background"
 
 
 def triples(*, held_out: bool) -> list[bool]:
@@ -66,85 +60,6 @@ def triples(*, held_out: bool) -> list[bool]:
 def test_training_never_draws_a_held_out_triple() -> None:
     assert not any(triples(held_out=False))
     assert all(triples(held_out=True))
-
-
-def test_no_wording_lets_a_held_out_triple_into_training() -> None:
-    rng = random.Random(9)
-    for scene in (sample_scene(rng) for _ in range(500)):
-        wording = parse_caption(write_caption(scene, rng, plain=False))
-        assert wording.background == (scene.background if scene.names_background else None)
-        for figure in wording.figures:
-            assert not is_held_out(figure.shape, figure.colour, scene.background), scene.caption
-
-
-def test_the_judge_understands_every_wording_as_it_was_meant() -> None:
-    rng = random.Random(10)
-    for index in range(1500):
-        scene = sample_scene(rng, held_out=index % 2 == 0)
-        read = parse_caption(scene.caption)
-        assert read.background == (scene.background if scene.names_background else None)
-        assert (read.position, read.relation) == (scene.position, scene.relation)
-        assert [(figure.shape, figure.colour, figure.size) for figure in read.figures] == [
-            (figure.shape, figure.colour, figure.size) for figure in scene.figures
-        ]
-
-
-def test_an_unnamed_background_is_drawn_so_that_the_figures_show() -> None:
-    rng = random.Random(11)
-    scenes = [
-        scene for scene in (sample_scene(rng) for _ in range(800)) if not scene.names_background
-    ]
-    assert len(scenes) > 50
-    for scene in scenes:
-        colours = {figure.colour for figure in scene.figures}
-        white_is_free = "white" not in colours
-        assert scene.background not in colours
-        assert (scene.background == "white") == white_is_free
-
-
-def test_plain_captions_use_plain_words_and_free_ones_all() -> None:
-    rng = random.Random(12)
-    words: dict[bool, set[str]] = {True: set(), False: set()}
-    for scene in (sample_scene(rng) for _ in range(3000)):
-        for plain, seen in words.items():
-            seen |= set(re.findall(r"[^\W_]+", write_caption(scene, rng, plain=plain)))
-    assert words[True] == set(plain_words())
-    assert words[False] == set(known_words())
-
-
-def test_the_captions_of_the_judgement_are_fixed_and_all_held_out() -> None:
-    questions = mixed_questions()
-    assert questions == mixed_questions()
-    assert len({question.caption for question in questions}) == len(questions) == 200
-    assert Counter(question.category for question in questions) == CATEGORIES
-    assert len(plain_questions()) == 100
-    for question in (*questions, *plain_questions()):
-        read = parse_caption(question.caption)
-        backgrounds = {read.background} if read.background else set(DEFAULT_BACKGROUNDS)
-        assert any(
-            is_held_out(figure.shape, figure.colour, background)
-            for figure in read.figures
-            for background in backgrounds
-        ), question
-
-
-def test_the_categories_hold_what_they_say() -> None:
-    read: dict[str, list[Caption]] = {}
-    for question in mixed_questions():
-        read.setdefault(question.category, []).append(parse_caption(question.caption))
-    assert all(len(caption.figures) == 1 for caption in read["single"])
-    assert all(len(set(caption.figures)) == 1 for caption in read["alike"] + read["star"])
-    assert all(caption.figures[0].shape == "star" for caption in read["star"])
-    assert all(caption.relation not in {None, "next to"} for caption in read["relation"])
-    assert all(caption.relation in {None, "next to"} for caption in read["together"])
-    for category, captions in read.items():
-        assert all(
-            (caption.background is None) == (category == "no background") for caption in captions
-        )
-    plain = set(plain_words())
-    for question in mixed_questions():
-        words = set(re.findall(r"[^\W_]+", question.caption))
-        assert words.issubset(plain) == (question.category != "synonyms")
 
 
 def test_figures_stay_inside_the_picture() -> None:
@@ -288,67 +203,26 @@ def test_a_run_that_starts_from_a_model_trains_on_from_its_weights(tmp_path: Pat
     assert "unet: 1 steps" in shown.getvalue()
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "model" / vae).read_bytes() == (MODEL / vae).read_bytes()
-    before, after = (
-        load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
-        for model in (MODEL, tmp_path / "model")
-    )
-    assert before.keys() == after.keys()
-    assert all((after[name] - before[name]).abs().max() < 0.01 for name in before)
-    assert any(not torch.equal(after[name], before[name]) for name in before)
+    unet = "unet/diffusion_pytorch_model.safetensors"
+    # the average takes its first part at the fourth step
+    assert (tmp_path / "model" / unet).read_bytes() == (MODEL / unet).read_bytes()
 
 
-def judged(judge: Judge, captions: list[str], sheet: Path | None = None) -> Evaluation:
-    questions = [Question("plain", caption) for caption in captions]
-    with Display(Console(file=io.StringIO())).stage("judge") as bar:
-        return evaluate_model(MODEL, judge, questions, bar, sheet)
-
-
-def test_a_model_is_judged_on_held_out_captions(tmp_path: Path) -> None:
-    sheet = tmp_path / "new" / "sheet.png"
-    captions = [question.caption for question in plain_questions()[:8]]
-    evaluation = judged(check, captions, sheet)
-    assert evaluation.fields["background"].asked == 8
-    assert evaluation.fields["background"].right == 8
-    assert evaluation.fields["colour"].right >= 7
-    assert evaluation.categories["plain"].asked == 8
-    everything = evaluation.fields["everything"]
-    assert evaluation.summary().startswith(
-        f"8 captions that training never saw: {everything.right} of 8 all right"
-    )
-    with Image.open(sheet) as opened:
-        assert opened.width == 10 * 148
-
-
-def test_what_is_wrong_is_told_by_field_and_marked_on_the_sheet() -> None:
-    evaluation = judged(lambda picture, _: check(picture, "two gray hearts on black"), [GREY])
-    assert evaluation.fields["everything"].right == 0
-    assert evaluation.fields["size"].asked == 0
-    assert set(evaluation.answers[0].wrong) > {"background", "shape"}
-    assert f"0 {GREY}: background, " in evaluation.summary()
-    (wrong,) = evaluation.as_dict()["wrong"]
-    assert (wrong["number"], wrong["caption"]) == (0, GREY)
-    assert json.loads(json.dumps(evaluation.as_dict()))["fields"]["everything"]["asked"] == 1
-
-    (answer,) = evaluation.answers
-    red = (200, 0, 0)
-    marked = contact_sheet([answer]).getcolors(1 << 20) or []
-    clean = contact_sheet([replace(answer, wrong=())]).getcolors(1 << 20) or []
-    assert red in {colour for _, colour in marked}
-    assert red not in {colour for _, colour in clean}
-
-
-def test_the_command_line_judges_for_programs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sheet = tmp_path / "sheet.png"
-    arguments = ["--judge", str(MODEL), "--quick", "--json", "--sheet", str(sheet)]
-    assert main(arguments) == 0
-    line = json.loads(capsys.readouterr().out)
-    assert line["model"] == str(MODEL)
-    assert line["captions"] == line["fields"]["everything"]["asked"] == 20
-    assert sum(score["asked"] for score in line["categories"].values()) == 20
-    assert line["sheet"] == str(sheet)
-    assert sheet.exists()
+def test_other_wordings_are_drawn_to_the_canonical_caption() -> None:
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    encoder = build_text_encoder(tokenizer)
+    rng = random.Random(14)
+    scenes = [sample_scene(rng) for _ in range(64)]
+    free = tokenize(tokenizer, [write_caption(scene, rng, plain=False) for scene in scenes])
+    canonical = tokenize(tokenizer, [write_canonical(scene) for scene in scenes])
+    with Display(Console(file=io.StringIO())).stage("text") as bar:
+        aligned = align_text(encoder, tokenizer, 2.0, bar).eval()
+    with torch.no_grad():
+        wanted = encoder.eval()(canonical).last_hidden_state
+        before = functional.mse_loss(encoder(free).last_hidden_state, wanted)
+        after = functional.mse_loss(aligned(free).last_hidden_state, wanted)
+    assert after < 0.8 * before
 
 
 def test_the_command_line_wants_one_target(capsys: pytest.CaptureFixture[str]) -> None:
