@@ -18,7 +18,7 @@ _GAP_PX = 10
 _FRAME_PX = 4
 _FONT_PX = 11
 _LINE_PX = 13
-_LINE_LETTERS = 24
+_LINE_LETTERS = 22
 _TEXT_LINES = 5
 _PITCH_X_PX = _PICTURE_PX + 2 * _GAP_PX
 _PITCH_Y_PX = _PICTURE_PX + 2 * _GAP_PX + _TEXT_LINES * _LINE_PX
@@ -54,7 +54,7 @@ def _write(
     said = textwrap.wrap(f"{number} {answer.question.caption}", _LINE_LETTERS)
     lines = [(line, _INK) for line in said[: _TEXT_LINES - bool(answer.wrong)]]
     if answer.wrong:
-        lines.append((f"wrong: {', '.join(answer.wrong)}"[: _LINE_LETTERS + 2], _WRONG))
+        lines.append((f"wrong: {', '.join(answer.wrong)}"[: _LINE_LETTERS + 4], _WRONG))
     x_px, y_px = corner
     for index, (line, colour) in enumerate(lines):
         pencil.text((x_px, y_px + index * _LINE_PX), line, fill=colour, font=font)
