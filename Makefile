@@ -136,9 +136,10 @@ train-shapes: setup ## train the built-in model from nothing into out/shapes-64 
 	@$(TRAINING) --out out/shapes-64 $(if $(QUICK),--quick) $(if $(START),--start $(call quote,$(START)))
 
 .PHONY: eval-shapes
-eval-shapes: setup ## how well a model keeps to 200 captions that it never saw (2 minutes): [MODEL=directory CAPTIONS=plain JSON=1 SHEET=sheet.png]
+eval-shapes: setup ## how well a model keeps to 200 captions that it never saw (2 minutes): [MODEL=directory CAPTIONS=plain STEPS=20 GUIDANCE=4 JSON=1 SHEET=sheet.png]
 	@$(TRAINING) --judge $(call quote,$(or $(MODEL),services/gpu-worker/models/shapes-64)) \
-	  $(if $(CAPTIONS),--captions $(call quote,$(CAPTIONS))) $(if $(JSON),--json) \
+	  $(if $(CAPTIONS),--captions $(call quote,$(CAPTIONS))) $(if $(STEPS),--steps $(call quote,$(STEPS))) \
+	  $(if $(GUIDANCE),--guidance $(call quote,$(GUIDANCE))) $(if $(JSON),--json) \
 	  $(if $(SHEET),--sheet $(call quote,$(SHEET)))
 
 # the training needs no installation, and one thread makes its results repeatable

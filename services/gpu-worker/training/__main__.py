@@ -17,7 +17,7 @@ import torch
 import transformers.utils.logging
 from rich.console import Console
 
-from training.evaluate import evaluate_model
+from training.evaluate import Sampling, evaluate_model
 from training.exam import mixed_questions, plain_questions
 from training.plan import CONTINUED, FULL, QUICK, Plan
 from training.progress import Display
@@ -49,8 +49,9 @@ def main(arguments: list[str]) -> int:
         return 0
     sheet: Path = options.sheet or _REPOSITORY / "out" / f"{model.name}.{options.captions}.png"
     questions = _CAPTIONS[options.captions]()[:: plan.judge_every]
+    sampling = Sampling(options.steps, options.guidance)
     with display.stage("judge") as bar:
-        evaluation = evaluate_model(model, judge, questions, bar, sheet)
+        evaluation = evaluate_model(model, judge, questions, bar, sheet=sheet, sampling=sampling)
     if options.json:
         line = {"model": str(model), **evaluation.as_dict(), "sheet": str(sheet)}
         sys.stdout.write(json.dumps(line) + "\n")
@@ -66,43 +67,63 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="train a model into DIR")
     target.add_argument("--judge", type=Path, metavar="DIR", help="only judge the model in DIR")
-    parser.add_argument(
+    _add_training(parser.add_argument_group("training"))
+    _add_judging(parser.add_argument_group("judging"))
+    options = parser.parse_args(arguments)
+    if options.budget_minutes is not None and options.budget_minutes <= 0:
+        parser.error("--budget-minutes must be more than 0")
+    if options.steps < 1:
+        parser.error("--steps must be at least 1")
+    return options
+
+
+def _add_training(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--work",
         type=Path,
         metavar="DIR",
         help="where unfinished parts are kept (default: beside the model, with .work added)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--start",
         type=Path,
         metavar="DIR",
         help="begin with this model's weights, whatever words it knows, and not with nothing",
     )
-    parser.add_argument(
+    group.add_argument(
         "--budget-minutes", type=float, metavar="N", help="CPU minutes to train in all"
     )
-    parser.add_argument(
+    group.add_argument(
         "--quick", action="store_true", help="about a minute: proves the path, poor pictures"
     )
-    parser.add_argument(
+
+
+def _add_judging(group: argparse._ArgumentGroup) -> None:
+    default = Sampling()
+    group.add_argument(
         "--captions",
         choices=_CAPTIONS,
         default="mixed",
-        help="judge by 200 captions of all categories, or by 100 plain ones (default: mixed)",
+        help="200 captions of all categories, or 100 plain ones (default: mixed)",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--steps", type=int, default=default.steps, help="default: the preset's, %(default)s"
+    )
+    group.add_argument(
+        "--guidance",
+        type=float,
+        default=default.guidance,
+        help="default: the preset's, %(default)s",
+    )
+    group.add_argument(
         "--sheet",
         type=Path,
         metavar="FILE",
         help="the contact sheet, a PNG (default: in out/ of the repository)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--json", action="store_true", help="one JSON line on stdout instead of the table"
     )
-    options = parser.parse_args(arguments)
-    if options.budget_minutes is not None and options.budget_minutes <= 0:
-        parser.error("--budget-minutes must be more than 0")
-    return options
 
 
 def _plan(options: argparse.Namespace) -> Plan:

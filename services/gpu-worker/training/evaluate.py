@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _CHUNK = 25
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the judged pictures are made; by default as the preset says."""
+
+    steps: int = PRESET["defaults"]["steps"]
+    guidance: float = PRESET["defaults"]["guidance"]
+
+
 class Verdict(Protocol):
     """What a judge says about a picture: right, wrong, or None where the caption asks nothing."""
 
@@ -145,9 +153,11 @@ def evaluate_model(
     judge: Judge,
     questions: Sequence[Question],
     bar: Bar,
+    *,
     sheet: Path | None = None,
+    sampling: Sampling | None = None,
 ) -> Evaluation:
-    """Makes one picture for each caption with the preset's defaults and judges it.
+    """Makes one picture for each caption and judges it.
 
     Args:
         directory: A pipeline directory; computed in float32 on the CPU.
@@ -155,8 +165,10 @@ def evaluate_model(
         questions: The captions; the seed of a picture is its caption's number.
         bar: Shows how far it is.
         sheet: Where a contact sheet of the pictures goes, as PNG, if anywhere.
+        sampling: Steps and guidance, if not the preset's.
     """
-    pictures = _generate(directory, [question.caption for question in questions], bar)
+    captions = [question.caption for question in questions]
+    pictures = _generate(directory, captions, sampling or Sampling(), bar)
     fields = {name: Score() for name in (*_FIELDS, _EVERYTHING)}
     categories = {question.category: Score() for question in questions}
     answers: list[Answer] = []
@@ -174,7 +186,9 @@ def evaluate_model(
     return Evaluation(fields, categories, tuple(answers))
 
 
-def _generate(directory: Path, captions: list[str], bar: Bar) -> list[Image.Image]:
+def _generate(
+    directory: Path, captions: list[str], sampling: Sampling, bar: Bar
+) -> list[Image.Image]:
     pipeline = StableDiffusionPipeline.from_pretrained(
         directory, dtype=torch.float32, local_files_only=True
     )
@@ -186,8 +200,8 @@ def _generate(directory: Path, captions: list[str], bar: Bar) -> list[Image.Imag
         generators = [torch.Generator().manual_seed(first + index) for index in range(len(chunk))]
         pictures += pipeline(
             chunk,
-            num_inference_steps=PRESET["defaults"]["steps"],
-            guidance_scale=PRESET["defaults"]["guidance"],
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
             generator=generators,
         ).images
         bar.show(len(pictures) / len(captions), f"picture {len(pictures)} of {len(captions)}")

@@ -29,7 +29,7 @@ GREY = "two grey discs with a white background"
 def judged(judge: Judge, captions: list[str], sheet: Path | None = None) -> Evaluation:
     questions = [Question("plain", caption) for caption in captions]
     with Display(Console(file=io.StringIO())).stage("judge") as bar:
-        return evaluate_model(MODEL, judge, questions, bar, sheet)
+        return evaluate_model(MODEL, judge, questions, bar, sheet=sheet)
 
 
 def test_a_model_is_judged_on_held_out_captions(tmp_path: Path) -> None:

@@ -226,10 +226,17 @@ def test_other_wordings_are_drawn_to_the_canonical_caption() -> None:
 
 
 def test_the_command_line_wants_one_target(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["--out", "a", "--judge", "b"], ["--out", "a", "--budget-minutes", "0"]):
+    for arguments in (
+        [],
+        ["--out", "a", "--judge", "b"],
+        ["--judge", "a", "--steps", "0"],
+        ["--out", "a", "--budget-minutes", "0"],
+    ):
         with pytest.raises(SystemExit, match="2"):
             main(arguments)
-    assert "--budget-minutes must be more than 0" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--budget-minutes must be more than 0" in told
+    assert "--steps must be at least 1" in told
 
 
 def test_the_built_in_model_carries_the_preset() -> None:
@@ -241,7 +248,7 @@ def test_the_built_in_model_says_which_words_it_knows() -> None:
     rng = random.Random(8)
     for scene in (sample_scene(rng, held_out=index % 2 == 0) for index in range(500)):
         assert known.issuperset(re.findall(r"[^\W_]+", scene.caption)), scene.caption
-    assert known.isdisjoint({"photo", "zebra", "four", ","})
+    assert known.isdisjoint({"rectangle", "zebra", "four", ","})
 
 
 def test_the_built_in_model_draws_what_was_asked() -> None:
