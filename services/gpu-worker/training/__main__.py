@@ -21,7 +21,7 @@ from training.evaluate import Sampling, evaluate_model
 from training.exam import mixed_questions, plain_questions
 from training.plan import CONTINUED, FULL, QUICK, Plan
 from training.progress import Display
-from training.stages import Run
+from training.stages import ForeignPartsError, Run
 
 if TYPE_CHECKING:
     from training.evaluate import Judge
@@ -41,7 +41,11 @@ def main(arguments: list[str]) -> int:
     model: Path = (options.out or options.judge).resolve()
     if options.out:
         work: Path = (options.work or model.with_name(f"{model.name}.work")).resolve()
-        Run(plan, work, model, display, options.start).train()
+        try:
+            Run(plan, work, model, display, options.start).train()
+        except ForeignPartsError as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
         display.say(f"model: {model}")
     judge = _load_judge()
     if judge is None:

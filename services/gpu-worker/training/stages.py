@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from training.progress import Display
 
 
+class ForeignPartsError(ValueError):
+    """The work directory holds parts of another training."""
+
+
 class Run:
     """One training run: intermediate results in `work`, the model in `out`.
 
@@ -44,14 +48,31 @@ class Run:
         self._display = display
 
     def train(self) -> None:
-        """Runs every missing stage up to the model on disk; float32 on the CPU."""
+        """Runs every missing stage up to the model on disk; float32 on the CPU.
+
+        Raises:
+            ForeignPartsError: What lies in the work directory began with other weights.
+        """
         self._work.mkdir(parents=True, exist_ok=True)
+        self._check_origin()
         self._build_tokenizer()
         self._train_text()
         self._encode()
         self._train_vae()
         self._train_unet()
         self._export()
+
+    def _check_origin(self) -> None:
+        """Notes what the parts in the work directory began with, or compares it."""
+        note = self._work / "origin"
+        origin = str(self._start.resolve()) if self._start else "nothing"
+        if not note.exists():
+            note.write_text(origin, encoding="utf-8")
+        elif (found := note.read_text(encoding="utf-8")) != origin:
+            raise ForeignPartsError(
+                f"work directory {self._work}: its parts began with {found}, not with {origin}; "
+                "remove it or name another"
+            )
 
     @property
     def _tokenizer(self) -> CLIPTokenizer:
