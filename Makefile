@@ -136,8 +136,18 @@ bench-simulator: setup ## Easel's queue beside FIFO, strict priority and round r
 	@$(PY) -m bench.simulator day $(ARGS) $(if $(PLOT),--plot $(call quote,$(PLOT)))
 
 .PHONY: train-shapes
-train-shapes: setup ## train the built-in model from nothing into out/shapes-64 (about an hour): [QUICK=1]
-	@cd services/gpu-worker && OMP_NUM_THREADS=1 ../../$(PY) -m training --out ../../out/shapes-64 $(if $(QUICK),--quick)
+train-shapes: setup ## train the built-in model from nothing into out/shapes-64 (over an hour): [QUICK=1 START=a model to train on from]
+	@$(TRAINING) --out out/shapes-64 $(if $(QUICK),--quick) $(if $(START),--start $(call quote,$(START)))
+
+.PHONY: eval-shapes
+eval-shapes: setup ## how well a model keeps to 200 captions that it never saw (2 minutes): [MODEL=directory CAPTIONS=plain STEPS=20 GUIDANCE=4 JSON=1 SHEET=sheet.png]
+	@$(TRAINING) --judge $(call quote,$(or $(MODEL),services/gpu-worker/models/shapes-64)) \
+	  $(if $(CAPTIONS),--captions $(call quote,$(CAPTIONS))) $(if $(STEPS),--steps $(call quote,$(STEPS))) \
+	  $(if $(GUIDANCE),--guidance $(call quote,$(GUIDANCE))) $(if $(JSON),--json) \
+	  $(if $(SHEET),--sheet $(call quote,$(SHEET)))
+
+# the training needs no installation, and one thread makes its results repeatable
+TRAINING = PYTHONPATH=services/gpu-worker OMP_NUM_THREADS=1 $(PY) -m training
 
 # a value as one word of the shell, whatever is in it
 quote = '$(subst ','\'',$(1))'

@@ -1,43 +1,41 @@
 """The captions that the judge understands, and what they ask for.
 
-    a [size] colour shape [position] BACKGROUND
-    two|three [size] colour shapes BACKGROUND
-    a [size] colour shape RELATION a [size] colour shape BACKGROUND
+    [LEAD] FIGURES [BACKGROUND] [.]         LEAD: a picture|image|photo|drawing of, draw
+    BACKGROUND , FIGURES                    (or `a colour background with FIGURES`)
 
-where BACKGROUND is `on a colour background`, `on colour` or `, colour background`. Case and
-spacing do not matter.
+where FIGURES is one of
+
+    ONE [PLACE]                             ONE: [a|an|the|one] [size] colour shape
+    two|three [size] colour shapes
+    ONE RELATION|and ONE
+
+and BACKGROUND is `on colour` or `[,] [on|with|against] [a|an|the] [plain] colour background`; the
+place may stand behind it, and the size behind the colour. Every word may be replaced by one that
+means the same in `lexicon`. Case and spacing do not matter.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-COLOURS: Final = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "cyan",
-    "blue",
-    "purple",
-    "pink",
-    "black",
-    "white",
-    "gray",
+from tests.shapes.lexicon import (
+    ARTICLES,
+    COLOUR_OF,
+    COUNT_OF,
+    NUMBERS,
+    PICTURES,
+    PLURAL_OF,
+    POSITION_OF,
+    RELATION_OF,
+    SHAPE_OF,
+    SIZE_OF,
 )
-SHAPES: Final = ("circle", "square", "triangle", "star", "heart", "cross")
-SIZES: Final = ("small", "medium", "large")
-POSITIONS: Final = ("in the center", "on the left", "on the right", "at the top", "at the bottom")
-RELATIONS: Final = ("to the left of", "to the right of", "above", "below")
-NUMBERS: Final = {"two": 2, "three": 3}
 
-_PLURALS: Final = {"crosses" if shape == "cross" else f"{shape}s": shape for shape in SHAPES}
-_PLURAL_OF: Final = {shape: plural for plural, shape in _PLURALS.items()}
-_NUMBER_OF: Final = {count: word for word, count in NUMBERS.items()}
-_ARTICLES: Final = ("a", "an")
-_WORDS: Final = re.compile(r"[^\s,]+|,")
+_WORDS: Final = re.compile(r"[^\s,.]+|[,.]")
+_Meaning = TypeVar("_Meaning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +49,28 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a caption asks for; a relation runs from the first figure to the second."""
+    """What a caption asks for; a relation runs from the first figure to the second.
 
-    background: str
+    No background, position or relation means that the caption leaves it open.
+    """
+
+    background: str | None
     figures: tuple[Wanted, ...]
     position: str | None = None
     relation: str | None = None
 
     def __str__(self) -> str:
         first = self.figures[0]
-        if self.relation:
-            head = f"{_one(first)} {self.relation} {_one(self.figures[1])}"
-        elif len(self.figures) == 1:
+        if len(self.figures) == 1:
             head = _one(first) + (f" {self.position}" if self.position else "")
+        elif self.relation is None and set(self.figures) == {first}:
+            noun = _noun(first, f"{first.shape}es" if first.shape == "cross" else f"{first.shape}s")
+            head = f"{NUMBERS[len(self.figures) - 2]} {noun}"
         else:
-            noun = _noun(first, _PLURAL_OF[first.shape])
-            head = f"{_NUMBER_OF[len(self.figures)]} {noun}"
-        return f"{head} on {_with_article(self.background)} background"
+            head = f"{_one(first)} {self.relation or 'and'} {_one(self.figures[1])}"
+        return head + (
+            f" on {_with_article(self.background)} background" if self.background else ""
+        )
 
 
 def parse_caption(text: str) -> Caption:
@@ -100,63 +103,102 @@ class _Parser:
         self._next = 0
 
     def caption(self) -> Caption:
-        number = self._maybe(NUMBERS)
-        if number:
-            figures = (self._figure(_PLURALS),) * NUMBERS[number]
-            return self._finish(figures)
-        first = self._one()
-        position = self._maybe(POSITIONS)
-        if position:
-            return self._finish((first,), position=position)
-        relation = self._maybe(RELATIONS)
-        if relation:
-            return self._finish((first, self._one()), relation=relation)
-        return self._finish((first,))
-
-    def _one(self) -> Wanted:
-        self._take("an article or a number", _ARTICLES)
-        return self._figure({shape: shape for shape in SHAPES})
-
-    def _figure(self, nouns: dict[str, str]) -> Wanted:
-        size = self._maybe(SIZES)
-        colour = self._take("a colour", COLOURS)
-        return Wanted(nouns[self._take("a shape", nouns)], colour, size)
-
-    def _finish(
-        self,
-        figures: tuple[Wanted, ...],
-        position: str | None = None,
-        relation: str | None = None,
-    ) -> Caption:
-        background = self._background()
+        self._lead()
+        background = self._leading_background()
+        figures, relation = self._figures()
+        position = self._position(figures)
+        if background is None:
+            background = self._background()
+            position = position or self._position(figures)
+        self._skip((".",))
         if self._next < len(self._words):
             raise self._error("the end")
         return Caption(background, figures, position, relation)
 
-    def _background(self) -> str:
-        named = self._maybe((",",)) is not None
-        if not named:
-            self._take("a background", ("on",))
-            named = self._maybe(_ARTICLES) is not None
-        colour = self._take("a colour", COLOURS)
-        if named:
-            self._take("'background'", ("background",))
+    def _lead(self) -> None:
+        """Passes over `draw` or `a picture of`."""
+        start = self._next
+        if self._skip(("draw",)):
+            return
+        self._skip(ARTICLES)
+        if not (self._skip(PICTURES) and self._skip(("of",))):
+            self._next = start
+
+    def _leading_background(self) -> str | None:
+        """The colour of a background said before the figures, or None if it is not."""
+        start = self._next
+        self._skip(("on",))
+        self._skip(ARTICLES)
+        colour = self._maybe(COLOUR_OF)
+        if colour and self._skip(("background",)) and self._skip((",", "with")):
+            return colour
+        self._next = start
+        return None
+
+    def _figures(self) -> tuple[tuple[Wanted, ...], str | None]:
+        count = self._maybe(COUNT_OF)
+        if count:
+            return (self._figure(PLURAL_OF),) * count, None
+        first = self._one()
+        if self._skip(("and",)):
+            return (first, self._one()), None
+        relation = self._maybe(RELATION_OF)
+        if relation:
+            return (first, self._one()), relation
+        return (first,), None
+
+    def _one(self) -> Wanted:
+        self._skip(ARTICLES)
+        return self._figure(SHAPE_OF)
+
+    def _figure(self, nouns: Mapping[str, str]) -> Wanted:
+        size = self._maybe(SIZE_OF)
+        colour = self._take("a colour", COLOUR_OF)
+        size = size or self._maybe(SIZE_OF)
+        return Wanted(self._take("a shape", nouns), colour, size)
+
+    def _position(self, figures: tuple[Wanted, ...]) -> str | None:
+        return self._maybe(POSITION_OF) if len(figures) == 1 else None
+
+    def _background(self) -> str | None:
+        """The colour of a background said behind the figures, or None if none is."""
+        comma = self._skip((",",))
+        link = self._skip(("on", "with", "against"))
+        article = link and self._skip(ARTICLES)
+        plain = self._skip(("plain",))
+        if not (comma or link or plain) and not self._stands(COLOUR_OF):
+            return None
+        colour = self._take("a colour", COLOUR_OF)
+        if self._skip(("background",)):
+            return colour
+        if link != "on" or article:
+            raise self._error("'background'")
         return colour
 
-    def _maybe(self, phrases: dict[str, int] | tuple[str, ...]) -> str | None:
-        """The one of the phrases that stands next, taken, or None."""
-        for phrase in phrases:
+    def _maybe(self, phrases: Mapping[str, _Meaning]) -> _Meaning | None:
+        """The meaning of the longest of the phrases that stands next, taken, or None."""
+        for phrase in sorted(phrases, key=lambda phrase: -len(phrase.split())):
             words = phrase.split()
             if self._words[self._next : self._next + len(words)] == words:
                 self._next += len(words)
-                return phrase
+                return phrases[phrase]
         return None
 
-    def _take(self, wanted: str, words: dict[str, str] | tuple[str, ...]) -> str:
-        if self._next == len(self._words) or self._words[self._next] not in words:
-            raise self._error(wanted)
+    def _skip(self, words: Collection[str]) -> str | None:
+        """The next word, taken, if it is one of these."""
+        if not self._stands(words):
+            return None
         self._next += 1
         return self._words[self._next - 1]
+
+    def _take(self, wanted: str, meanings: Mapping[str, str]) -> str:
+        word = self._skip(meanings)
+        if word is None:
+            raise self._error(wanted)
+        return meanings[word]
+
+    def _stands(self, words: Collection[str]) -> bool:
+        return self._next < len(self._words) and self._words[self._next] in words
 
     def _error(self, wanted: str) -> ValueError:
         rest = self._words[self._next :]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from tests.shapes.caption import Caption, Wanted, parse_caption
-from tests.shapes.vision import SIDE_PX, Seen, Sight, look
+from tests.shapes.vision import SIDE_PX, UNKNOWN, Seen, Sight, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +37,8 @@ _DIRECTIONS: Final = {
     "above": (0, -1),
     "below": (0, 1),
 }
+_EITHER_WAY: Final = {"next to": ("to the left of", "to the right of")}
+"""Relations that hold when one of others does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Verdict:
     """Which promises of a caption a picture keeps; None where the caption promises nothing.
 
     Attributes:
-        background: The background has its colour.
+        background: The background has its colour; where the caption names none, it is of any one
+            known colour that no asked figure has.
         count: There are as many figures as asked for.
         colour: The figures' colours, however they are spread over the shapes.
         shape: The figures' shapes, however they are coloured.
@@ -98,7 +101,7 @@ def check(picture: Image.Image | bytes, caption: str) -> Verdict:
 def _judge(sight: Sight, wanted: Caption) -> Verdict:
     figures = _best_order(sight.figures, wanted)
     return Verdict(
-        background=sight.background == wanted.background,
+        background=_background(sight, wanted),
         count=len(sight.figures) == len(wanted.figures),
         colour=_same((s.colour for s in sight.figures), (w.colour for w in wanted.figures)),
         shape=_same((s.shape for s in sight.figures), (w.shape for w in wanted.figures)),
@@ -107,6 +110,13 @@ def _judge(sight: Sight, wanted: Caption) -> Verdict:
         position=_position(figures, wanted),
         relation=_relation(figures, wanted),
     )
+
+
+def _background(sight: Sight, wanted: Caption) -> bool:
+    if wanted.background is not None:
+        return sight.background == wanted.background
+    taken = {figure.colour for figure in wanted.figures}
+    return sight.background != UNKNOWN and sight.background not in taken
 
 
 def _same(seen: Iterable[str], wanted: Iterable[str]) -> bool:
@@ -169,8 +179,14 @@ def _relation(figures: tuple[Seen, ...] | None, wanted: Caption) -> bool | None:
     if figures is None:
         return False
     first, second = figures
+    names = _EITHER_WAY.get(wanted.relation, (wanted.relation,))
+    return any(_lies(first, second, _DIRECTIONS[name]) for name in names)
+
+
+def _lies(first: Seen, second: Seen, direction: tuple[int, int]) -> bool:
+    """Whether the first figure lies in this direction, x to the right and y down, of the second."""
+    x, y = direction
     right_px, down_px = first.x_px - second.x_px, first.y_px - second.y_px
-    x, y = _DIRECTIONS[wanted.relation]
     along_px = x * right_px + y * down_px
     across_px = abs(y * right_px) + abs(x * down_px)
     return along_px > max(_APART_PX, across_px)

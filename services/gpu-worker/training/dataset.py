@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from training.captions import write_caption
 from training.latents import SCALING_FACTOR, define_latents
 from training.scenes import KINDS, Scene, draw_scene, sample_scene
 from training.tokenizer import MAX_TOKENS
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _FIRST_SEED = 1000
 _CHUNK = 100
+_WORDINGS = (True, True, False, False)
+"""A scene is told in as many captions; True stands for one in plain words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class EncodedScenes:
 
     Attributes:
         latents: (scenes, 4, 16, 16), float16, scaled.
-        token_ids: (scenes, 24), int64, the tokens of the captions.
+        token_ids: (scenes, 4, 24), int16, the tokens of each scene's captions.
         kinds: (scenes,), int64, index into `scenes.KINDS`.
     """
 
@@ -74,14 +77,21 @@ def write_shards(
             bar.show(share, f"shard {shard + 1} of {shards}")
         tensors = {
             "latents": torch.cat(latents),
-            "token_ids": tokenize(tokenizer, [scene.caption for scene in scenes]),
+            "token_ids": tokenize(tokenizer, _word(scenes, rng))
+            .view(len(scenes), len(_WORDINGS), MAX_TOKENS)
+            .short(),
             "kinds": torch.tensor([KINDS.index(scene.kind) for scene in scenes]),
         }
         save_file(tensors, directory / f"shard-{shard:02d}.safetensors")
 
 
+def _word(scenes: list[Scene], rng: random.Random) -> list[str]:
+    """The captions of every scene, one scene after the other."""
+    return [write_caption(scene, rng, plain=plain) for scene in scenes for plain in _WORDINGS]
+
+
 def load_shards(directory: Path) -> EncodedScenes:
-    """Reads the whole data set of a directory into memory (1 kB a scene)."""
+    """Reads the whole data set of a directory into memory (2 kB a scene)."""
     shards = [load_file(path) for path in sorted(directory.glob("shard-*.safetensors"))]
     return EncodedScenes(
         latents=torch.cat([shard["latents"] for shard in shards]),

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
 
 from training.export import PRESET
-from training.scenes import KINDS, SIDE_PX, Scene, sample_scene
+from training.sheet import contact_sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from PIL import Image
+
+    from training.exam import Question
     from training.progress import Bar
 
-_CAPTION_SEED = 4242
 _CHUNK = 25
-_SHEET_COLUMNS = 10
-_SHEET_GAP_PX = 1
-_SHEET_GREY = (90, 90, 90)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the judged pictures are made; by default as the preset says."""
+
+    steps: int = PRESET["defaults"]["steps"]
+    guidance: float = PRESET["defaults"]["guidance"]
 
 
 class Verdict(Protocol):
@@ -31,7 +36,7 @@ class Verdict(Protocol):
 
     @property
     def background(self) -> bool:
-        """The background has the caption's colour."""
+        """The background has the caption's colour, or any that fits where it names none."""
 
     @property
     def count(self) -> bool:
@@ -44,6 +49,10 @@ class Verdict(Protocol):
     @property
     def shape(self) -> bool:
         """The figures' shapes are the caption's."""
+
+    @property
+    def binding(self) -> bool:
+        """Each shape has its own colour."""
 
     @property
     def size(self) -> bool | None:
@@ -65,16 +74,8 @@ class Verdict(Protocol):
 if TYPE_CHECKING:
     Judge = Callable[[Image.Image, str], Verdict]
 
-_QUESTIONS = (
-    "background",
-    "count",
-    "colour",
-    "shape",
-    "size",
-    "position",
-    "relation",
-    "all_right",
-)
+_FIELDS = ("background", "count", "colour", "shape", "binding", "size", "position", "relation")
+_EVERYTHING = "everything"
 
 
 @dataclass(slots=True)
@@ -94,52 +95,100 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The scores of a model, by question, and for everything right by kind of scene."""
+class Answer:
+    """What the model drew for a caption, and the fields in which that is wrong."""
 
-    questions: dict[str, Score]
-    kinds: dict[str, Score]
+    question: Question
+    picture: Image.Image
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The scores of a model by field, for everything right by category, and each answer."""
+
+    fields: dict[str, Score]
+    categories: dict[str, Score]
+    answers: tuple[Answer, ...]
 
     def summary(self) -> str:
-        """One line for people."""
-        answers = [f"{name.replace('_', ' ')} {score}" for name, score in self.questions.items()]
-        kinds = [f"{kind} {score}" for kind, score in self.kinds.items()]
-        return f"held-out captions: {', '.join(answers)} ({', '.join(kinds)})"
+        """A table for people, and a line for each caption that was missed."""
+        everything = self.fields[_EVERYTHING]
+        lines = [f"{everything.asked} captions that training never saw: {everything} all right"]
+        for title, scores in (("all right by category", self.categories), ("right", self.fields)):
+            lines += ["", title]
+            lines += [f"  {name:<14}{score!s:>10}" for name, score in scores.items()]
+        missed = [
+            f"  {number:>3} {answer.question.caption}: {', '.join(answer.wrong)}"
+            for number, answer in enumerate(self.answers)
+            if answer.wrong
+        ]
+        return "\n".join([*lines, *(["", "wrong", *missed] if missed else [])])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for programs; an answer's number is also the seed of its picture."""
+        return {
+            "captions": len(self.answers),
+            "categories": {name: _numbers(score) for name, score in self.categories.items()},
+            "fields": {name: _numbers(score) for name, score in self.fields.items()},
+            "wrong": [
+                {
+                    "number": number,
+                    "category": answer.question.category,
+                    "caption": answer.question.caption,
+                    "fields": answer.wrong,
+                }
+                for number, answer in enumerate(self.answers)
+                if answer.wrong
+            ],
+        }
 
 
-def held_out_scenes(count: int) -> list[Scene]:
-    """The first `count` scenes of a fixed row that training never draws."""
-    rng = random.Random(_CAPTION_SEED)  # noqa: S311 - seeded on purpose
-    return [sample_scene(rng, held_out=True) for _ in range(count)]
+def _numbers(score: Score) -> dict[str, int]:
+    return {"right": score.right, "asked": score.asked}
 
 
 def evaluate_model(
-    directory: Path, judge: Judge, captions: int, bar: Bar, sheet: Path | None = None
+    directory: Path,
+    judge: Judge,
+    questions: Sequence[Question],
+    bar: Bar,
+    *,
+    sheet: Path | None = None,
+    sampling: Sampling | None = None,
 ) -> Evaluation:
-    """Makes one picture for each held-out caption with the preset's defaults and judges it.
+    """Makes one picture for each caption and judges it.
 
     Args:
         directory: A pipeline directory; computed in float32 on the CPU.
         judge: Decides whether a picture fits a caption.
-        captions: How many captions; the seed of a picture is its number.
+        questions: The captions; the seed of a picture is its caption's number.
         bar: Shows how far it is.
         sheet: Where a contact sheet of the pictures goes, as PNG, if anywhere.
+        sampling: Steps and guidance, if not the preset's.
     """
-    scenes = held_out_scenes(captions)
-    pictures = _generate(directory, [scene.caption for scene in scenes], bar)
+    captions = [question.caption for question in questions]
+    pictures = _generate(directory, captions, sampling or Sampling(), bar)
+    fields = {name: Score() for name in (*_FIELDS, _EVERYTHING)}
+    categories = {question.category: Score() for question in questions}
+    answers: list[Answer] = []
+    for question, picture in zip(questions, pictures, strict=True):
+        verdict = judge(picture, question.caption)
+        for name in _FIELDS:
+            fields[name].add(getattr(verdict, name))
+        fields[_EVERYTHING].add(verdict.all_right)
+        categories[question.category].add(verdict.all_right)
+        wrong = tuple(name for name in _FIELDS if getattr(verdict, name) is False)
+        answers.append(Answer(question, picture, wrong))
     if sheet:
-        _contact_sheet(pictures).save(sheet)
-    questions = {name: Score() for name in _QUESTIONS}
-    kinds: dict[str, Score] = {kind: Score() for kind in KINDS}
-    for scene, picture in zip(scenes, pictures, strict=True):
-        verdict = judge(picture, scene.caption)
-        for name, score in questions.items():
-            score.add(getattr(verdict, name))
-        kinds[scene.kind].add(verdict.all_right)
-    return Evaluation(questions, kinds)
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(answers).save(sheet)
+    return Evaluation(fields, categories, tuple(answers))
 
 
-def _generate(directory: Path, captions: list[str], bar: Bar) -> list[Image.Image]:
+def _generate(
+    directory: Path, captions: list[str], sampling: Sampling, bar: Bar
+) -> list[Image.Image]:
     pipeline = StableDiffusionPipeline.from_pretrained(
         directory, dtype=torch.float32, local_files_only=True
     )
@@ -151,20 +200,9 @@ def _generate(directory: Path, captions: list[str], bar: Bar) -> list[Image.Imag
         generators = [torch.Generator().manual_seed(first + index) for index in range(len(chunk))]
         pictures += pipeline(
             chunk,
-            num_inference_steps=PRESET["defaults"]["steps"],
-            guidance_scale=PRESET["defaults"]["guidance"],
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
             generator=generators,
         ).images
         bar.show(len(pictures) / len(captions), f"picture {len(pictures)} of {len(captions)}")
     return pictures
-
-
-def _contact_sheet(pictures: list[Image.Image]) -> Image.Image:
-    pitch_px = SIDE_PX + 2 * _SHEET_GAP_PX
-    rows = -(-len(pictures) // _SHEET_COLUMNS)
-    sheet = Image.new("RGB", (_SHEET_COLUMNS * pitch_px, rows * pitch_px), _SHEET_GREY)
-    for index, picture in enumerate(pictures):
-        row, column = divmod(index, _SHEET_COLUMNS)
-        corner = (column * pitch_px + _SHEET_GAP_PX, row * pitch_px + _SHEET_GAP_PX)
-        sheet.paste(picture, corner)
-    return sheet

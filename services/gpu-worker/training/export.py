@@ -12,6 +12,7 @@ from diffusers import StableDiffusionPipeline
 from training.scenes import SIDE_PX
 from training.tokenizer import MAX_TOKENS
 from training.unet import build_scheduler
+from training.words import known_words
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -41,9 +42,11 @@ PRESET: dict[str, Any] = {
     "max_steps": 100,
     "price_factor": 1.0,
     "max_prompt_tokens": MAX_TOKENS - 2,
+    "known_words": known_words(),
 }
 """What the product offers of the model. The pipeline's own defaults, 50 steps at guidance 7.5, are
-wrong for it. `sizes` are (width, height) pairs; `max_prompt_tokens` leaves out start and end."""
+wrong for it. `sizes` are (width, height) pairs; `max_prompt_tokens` leaves out start and end;
+`known_words` are what training taught, any other word of a prompt is noise to the model."""
 
 _READABLE = 0o644
 

@@ -1,7 +1,7 @@
-"""Captioned scenes: the grammar of the captions, and the drawing of what they say.
+"""Captioned scenes: what is in them, and the drawing of it; `captions` puts them into words.
 
-A scene is one figure, two or three alike, or a pair of figures with a relation, on a plain
-background. Ten per cent of the (shape, colour, background) triples are held out of all training.
+A scene is one figure, two or three alike, or a pair of figures, on a plain background. Ten per cent
+of the (shape, colour, background) triples are held out of all training, in whatever words.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from PIL import Image, ImageDraw
+
+from training.captions import write_caption
 
 if TYPE_CHECKING:
     from random import Random
@@ -39,21 +41,15 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "gray": (130, 130, 132),
 }
 
-PLURALS = {
-    "circle": "circles",
-    "square": "squares",
-    "triangle": "triangles",
-    "star": "stars",
-    "heart": "hearts",
-    "cross": "crosses",
-}
-SHAPES = tuple(PLURALS)
+SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
+_SHAPE_WEIGHTS = (1, 1, 1, 2, 1, 1)
+"""The star is the hardest shape on the coarse latents, and so drawn twice as often."""
 
 SINGLE_RADII_PX = {"small": (8.5, 10.0), "medium": (13.0, 15.0), "large": (19.5, 22.0)}
 """Range of the radius of a figure that stands alone."""
 
-SHARED_RADII_PX = {"small": (7.5, 8.5), "medium": (9.5, 10.5), "large": (11.8, 12.8)}
-"""Range of the radius of a figure that shares the picture. Under 7.5 the latent loses the shape."""
+SHARED_RADII_PX = {"small": (7.9, 8.5), "medium": (9.6, 10.6), "large": (11.8, 12.8)}
+"""Range of the radius of a figure that shares the picture. Under 7.9 the latent loses stars."""
 
 POSITIONS = {
     "in the center": (32, 32),
@@ -72,7 +68,24 @@ RELATIONS = {
 }
 """Direction from the second figure of a pair to the first: x to the right, y down."""
 
-NUMBERS = {2: "two", 3: "three"}
+SIDE_BY_SIDE = "to the left of"
+"""How a pair is drawn of which the caption does not say it: in the order of reading."""
+
+_RELATION_CHOICES: dict[str | None, int] = {
+    "to the left of": 2,
+    "to the right of": 2,
+    "above": 2,
+    "below": 2,
+    "next to": 2,
+    None: 4,
+}
+"""The relations of pairs by their weight; None is a pair of which no relation is said."""
+
+DEFAULT_BACKGROUNDS = ("white", "black", "gray")
+"""Without a background in the caption it is the first of these that no figure has."""
+
+_UNNAMED_SHARE = 0.12
+_PLAIN_SHARE = 0.5
 
 Kind: TypeAlias = Literal["one", "many", "pair"]
 Point: TypeAlias = tuple[float, float]
@@ -93,6 +106,7 @@ _THREE_LAYOUTS: tuple[tuple[Point, ...], ...] = (
     ((32, 16), (16, 46), (48, 46)),
     ((32, 48), (16, 18), (48, 18)),
 )
+_THREE_LAYOUT_WEIGHTS = (1, 2, 2)
 _THREE_LARGEST_PX = 9.5
 _ROW_LARGEST_PX = 8.4
 
@@ -118,6 +132,7 @@ class Scene:
     figures: tuple[Figure, ...]
     position: str | None = None
     relation: str | None = None
+    names_background: bool = True
     caption: str = ""
 
 
@@ -143,13 +158,25 @@ def _sample_any(rng: Random) -> Scene:
     kind = rng.choices(KINDS, _KIND_WEIGHTS)[0]
     samplers = {"one": _sample_one, "many": _sample_many, "pair": _sample_pair}
     scene = samplers[kind](rng, background, colours)
-    return replace(scene, caption=scene.caption + _background_phrase(rng, background))
+    if rng.random() < _UNNAMED_SHARE:
+        scene = replace(scene, background=_default_background(scene), names_background=False)
+    plain = rng.random() < _PLAIN_SHARE
+    return replace(scene, caption=write_caption(scene, rng, plain=plain))
+
+
+def _default_background(scene: Scene) -> str:
+    taken = {figure.colour for figure in scene.figures}
+    return next(colour for colour in DEFAULT_BACKGROUNDS if colour not in taken)
+
+
+def _sample_shape(rng: Random) -> str:
+    return rng.choices(SHAPES, _SHAPE_WEIGHTS)[0]
 
 
 def _sample_one(rng: Random, background: str, colours: list[str]) -> Scene:
     size = rng.choice([None, *SINGLE_RADII_PX])
-    shape, colour = rng.choice(SHAPES), rng.choice(colours)
-    radius_px = rng.uniform(*SINGLE_RADII_PX[size or rng.choice(list(SINGLE_RADII_PX))])
+    shape, colour = _sample_shape(rng), rng.choice(colours)
+    radius_px = rng.uniform(*SINGLE_RADII_PX[size or rng.choice(["medium", "large"])])
     said = rng.random() < 0.4  # noqa: PLR2004 - two pictures in five name a place
     position = rng.choice(list(POSITIONS)) if said else None
     margin_px = 1.15 * radius_px + 2
@@ -162,8 +189,7 @@ def _sample_one(rng: Random, background: str, colours: list[str]) -> Scene:
         min(max(y_px, margin_px), SIDE_PX - margin_px),
         radius_px,
     )
-    head = _with_article(_noun(figure)) + (f" {position}" if position else "")
-    return Scene("one", background, (figure,), position=position, caption=head)
+    return Scene("one", background, (figure,), position=position)
 
 
 def _place(rng: Random, position: str | None, margin_px: float) -> Point:
@@ -185,66 +211,44 @@ def _place(rng: Random, position: str | None, margin_px: float) -> Point:
 
 
 def _sample_many(rng: Random, background: str, colours: list[str]) -> Scene:
-    count = rng.choice(list(NUMBERS))
-    shape, colour = rng.choice(SHAPES), rng.choice(colours)
-    pair = len(_TWO_LAYOUTS[0])
-    size = rng.choice([None, "small", "large"]) if count == pair else None
-    radius_px = rng.uniform(*SHARED_RADII_PX[size or rng.choice(["small", "medium"])])
-    if count == pair:
+    shape, colour = _sample_shape(rng), rng.choice(colours)
+    if rng.random() < 0.5:  # noqa: PLR2004 - as many twos as threes
         layout = rng.choice(_TWO_LAYOUTS)
+        size = rng.choice([None, "small", "large"])
+        limit_px = math.inf
     else:
-        layout = rng.choice(_THREE_LAYOUTS)
+        (layout,) = rng.choices(_THREE_LAYOUTS, _THREE_LAYOUT_WEIGHTS)
+        size = rng.choice([None, None, "small"])
         limit_px = _ROW_LARGEST_PX if layout is _THREE_IN_A_ROW else _THREE_LARGEST_PX
-        radius_px = min(radius_px, limit_px)
+    radius_px = min(rng.uniform(*SHARED_RADII_PX[size or "medium"]), limit_px)
     figures = tuple(
         Figure(
             shape, colour, size, x + rng.uniform(-0.7, 0.7), y + rng.uniform(-0.7, 0.7), radius_px
         )
         for x, y in layout
     )
-    head = f"{NUMBERS[count]} {_noun(figures[0], plural=True)}"
-    return Scene("many", background, figures, caption=head)
+    return Scene("many", background, figures)
 
 
 def _sample_pair(rng: Random, background: str, colours: list[str]) -> Scene:
-    relation = rng.choice(list(RELATIONS))
-    dx, dy = RELATIONS[relation]
+    relation = rng.choices(list(_RELATION_CHOICES), list(_RELATION_CHOICES.values()))[0]
+    dx, dy = RELATIONS[relation if relation in RELATIONS else SIDE_BY_SIDE]
     first = _sample_half(rng, colours, dx, dy)
     second = _sample_half(rng, colours, -dx, -dy)
-    head = f"{_with_article(_noun(first))} {relation} {_with_article(_noun(second))}"
-    return Scene("pair", background, (first, second), relation=relation, caption=head)
+    return Scene("pair", background, (first, second), relation=relation)
 
 
 def _sample_half(rng: Random, colours: list[str], dx: int, dy: int) -> Figure:
     size = rng.choice([None, None, "small", "large"])
-    radii_px = SHARED_RADII_PX[size or rng.choice(["small", "medium"])]
     distance_px = rng.uniform(15, 16)
     return Figure(
-        rng.choice(SHAPES),
+        _sample_shape(rng),
         rng.choice(colours),
         size,
         _MIDDLE_PX + dx * distance_px + rng.uniform(-1, 1),
         _MIDDLE_PX + dy * distance_px + rng.uniform(-1, 1),
-        rng.uniform(*radii_px),
+        rng.uniform(*SHARED_RADII_PX[size or "medium"]),
     )
-
-
-def _noun(figure: Figure, *, plural: bool = False) -> str:
-    shape = PLURALS[figure.shape] if plural else figure.shape
-    return " ".join(word for word in (figure.size, figure.colour, shape) if word)
-
-
-def _with_article(words: str) -> str:
-    return ("an " if words[0] in "aeiou" else "a ") + words
-
-
-def _background_phrase(rng: Random, background: str) -> str:
-    form = rng.random()
-    if form < 0.65:  # noqa: PLR2004 - the three forms have shares 65, 25 and 10 per cent
-        return f" on {_with_article(background)} background"
-    if form < 0.9:  # noqa: PLR2004
-        return f" on {background}"
-    return f", {background} background"
 
 
 def outline(shape: str, corners: int = 40) -> list[Point]:
@@ -311,12 +315,3 @@ def _near(rng: Random, colour: tuple[int, int, int]) -> tuple[int, int, int]:
         for value in colour
     )
     return red, green, blue
-
-
-def domain_words() -> list[str]:
-    """Every word that should be one token: those of the grammar and a few near it, sorted."""
-    filling = (
-        "a an on background in the center left right at top bottom to of above below two three "
-        "small medium large , image picture drawing photo shape and with"
-    )
-    return sorted({*filling.split(), *COLOURS, *SHAPES, *PLURALS.values()})

@@ -1,4 +1,4 @@
-"""The tokenizer: a genuine CLIP byte-pair tokenizer in which every domain word is one token."""
+"""The tokenizer: a genuine CLIP byte-pair tokenizer in which every known word is one token."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import TypeAlias
 
 from transformers import CLIPTokenizer
 
-from training.scenes import domain_words
+from training.words import MARKS, known_words
 
 MAX_TOKENS = 24
 """Length of a prompt in tokens, with the start and the end token."""
 
-_WORD_END = "</w>"
+WORD_END = "</w>"
+"""Marks an entry that ends a word."""
+
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 Pair: TypeAlias = tuple[str, str]
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """Makes the tokenizer: 661 entries; a word outside the domain falls back to its letters."""
-    merges = _learn_merges(domain_words())
+    """Makes the tokenizer; a word that is not known falls back to its letters."""
+    merges = _learn_merges(sorted({*known_words(), *MARKS}))
     alphabet = sorted(_byte_alphabet())
     entries = [
         *alphabet,
-        *(letter + _WORD_END for letter in alphabet),
+        *(letter + WORD_END for letter in alphabet),
         *(left + right for left, right in merges),
         _START,
         _END,
@@ -43,7 +45,7 @@ def _byte_alphabet() -> list[str]:
 
 def _learn_merges(words: list[str]) -> list[Pair]:
     """Byte-pair merges, most frequent pair first, until every word is a single symbol."""
-    split = [[*word[:-1], word[-1] + _WORD_END] for word in words]
+    split = [[*word[:-1], word[-1] + WORD_END] for word in words]
     merges: list[Pair] = []
     while any(len(symbols) > 1 for symbols in split):
         counts = Counter(pair for symbols in split for pair in itertools.pairwise(symbols))

@@ -27,26 +27,27 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    from training.plan import Plan
+
 BATCH = 32
 TRAIN_TIMESTEPS = 1000
 
-_PEAK_RATE = 1.5e-3
-_TEXT_RATE_SHARE = 0.2
 _FLOOR_SHARE = 0.005
 _WARM_UP_STEPS = 100
 _RESUME_WARM_UP_STEPS = 20
 _EMPTY_PROMPTS = 0.1
 """Share of prompts left out, so that guidance has something to guide away from."""
-_KIND_SHARES = {"one": 0.65, "many": 0.22, "pair": 0.13}
+_KIND_SHARES = {"one": 0.4, "many": 0.2, "pair": 0.4}
 """Share of each kind in a batch; single figures teach the shapes."""
 _AVERAGE_DECAY = 0.998
 _AVERAGE_EVERY = 4
-_CHECKPOINT_EVERY_S = 120.0
+_CHECKPOINT_EVERY_S = 60.0
 _SEED = 1
 
 
 def build_unet() -> UNet2DConditionModel:
-    """An untrained UNet over latents of (4, 16, 16); 2.87 million parameters."""
+    """An untrained UNet over latents of (4, 16, 16), always the same; 2.87 million parameters."""
+    torch.manual_seed(_SEED)
     return UNet2DConditionModel(
         sample_size=SIDE_PX // CELL_PX,
         in_channels=CHANNELS,
@@ -109,7 +110,9 @@ class SceneSampler:
                 for pick, place in zip(picks, places, strict=True)
             ]
         )
-        token_ids = self._data.token_ids[rows].clone()
+        wordings = self._data.token_ids.shape[1]
+        wording = torch.randint(wordings, (size,), generator=self._generator)
+        token_ids = self._data.token_ids[rows, wording].long()
         token_ids[torch.rand(size, generator=self._generator) < _EMPTY_PROMPTS] = self._empty_prompt
         return self._data.latents[rows].float(), token_ids
 
@@ -137,18 +140,25 @@ class UNetTraining:
     """
 
     def __init__(
-        self, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, data: EncodedScenes
+        self,
+        denoiser: Denoiser,
+        tokenizer: CLIPTokenizer,
+        data: EncodedScenes,
+        plan: Plan,
     ) -> None:
-        torch.manual_seed(_SEED)
+        self._plan = plan
         self._generator = torch.Generator().manual_seed(_SEED)
-        self._model = Denoiser(text_encoder, build_unet()).train()
+        self._model = denoiser.train()
         self._average = copy.deepcopy(self._model).requires_grad_(requires_grad=False)
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": list(self._model.unet.parameters()), "share": 1.0},
-                {"params": list(self._model.text_encoder.parameters()), "share": _TEXT_RATE_SHARE},
+                {
+                    "params": list(self._model.text_encoder.parameters()),
+                    "share": plan.text_rate_share,
+                },
             ],
-            lr=_PEAK_RATE,
+            lr=plan.unet_peak_rate,
             betas=(0.9, 0.99),
             weight_decay=0.01,
             fused=True,
@@ -176,15 +186,15 @@ class UNetTraining:
         self._step, self._spent_s = state["step"], state["spent_s"]
         self._warm_up_steps = _RESUME_WARM_UP_STEPS
 
-    def run(self, checkpoint: Path, budget_s: float, decay_s: float, bar: Bar) -> Denoiser:
-        """Trains until the budget is spent, earlier runs counted, and returns the averaged model.
+    def run(self, checkpoint: Path, bar: Bar) -> Denoiser:
+        """Trains until the plan's budget is spent, earlier runs counted; returns the average.
 
-        Every two minutes of CPU time, and at the end, the state goes to `checkpoint`.
+        Every minute of CPU time, and at the end, the state goes to `checkpoint`.
         """
-        budget = CpuBudget(budget_s, self._spent_s)
+        budget = CpuBudget(self._plan.unet_budget_s, self._spent_s)
         saved_s = budget.spent_s
         while self._step == 0 or budget.left_s > 0:
-            self._set_rate(budget.left_s / decay_s)
+            self._set_rate(budget.left_s / self._plan.unet_decay_s)
             self._train_step()
             bar.show(budget.share, f"step {self._step}, loss {self._loss:.4f}")
             if budget.spent_s - saved_s > _CHECKPOINT_EVERY_S:
@@ -197,7 +207,7 @@ class UNetTraining:
         rise = (self._steps_here + 1) / self._warm_up_steps
         factor = max(min(1.0, rise, decay_share), _FLOOR_SHARE)
         for group in self._optimizer.param_groups:
-            group["lr"] = group["share"] * _PEAK_RATE * factor
+            group["lr"] = group["share"] * self._plan.unet_peak_rate * factor
 
     def _train_step(self) -> None:
         latents, token_ids = self._sampler.draw(BATCH)
@@ -243,10 +253,8 @@ class UNetTraining:
         partial.replace(checkpoint)
 
 
-def train_unet(
-    checkpoint: Path, training: UNetTraining, budget_s: float, decay_s: float, bar: Bar
-) -> Denoiser:
+def train_unet(checkpoint: Path, training: UNetTraining, bar: Bar) -> Denoiser:
     """Runs the training, from its checkpoint where there is one."""
     if checkpoint.exists():
         training.resume(checkpoint)
-    return training.run(checkpoint, budget_s, decay_s, bar)
+    return training.run(checkpoint, bar)

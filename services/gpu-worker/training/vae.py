@@ -108,13 +108,12 @@ def _losses(vae: AutoencoderKL, pictures: Tensor, *, with_encoder: bool) -> tupl
     """The loss of one step and the decoder's mean squared error, both scalars."""
     latents = define_latents(pictures)
     encoder_error = torch.zeros(())
-    with torch.autocast("cpu", torch.bfloat16):
-        if with_encoder:
-            means = vae.encode(pictures).latent_dist.mean.float()
-            encoder_error = (means - latents).square().mean()
-        deviation = torch.rand(len(latents), 1, 1, 1) * _LATENT_NOISE
-        decoded = vae.decode(latents + deviation * torch.randn_like(latents)).sample
-    difference = decoded.float() - pictures
+    if with_encoder:
+        means = vae.encode(pictures).latent_dist.mean
+        encoder_error = (means - latents).square().mean()
+    deviation = torch.rand(len(latents), 1, 1, 1) * _LATENT_NOISE
+    decoded = vae.decode(latents + deviation * torch.randn_like(latents)).sample
+    difference = decoded - pictures
     error = difference.square().mean()
     return difference.abs().mean() + 2 * error + 2 * encoder_error, error
 

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tests.shapes import Caption, Wanted, check, look, parse_caption
 from tests.shapes.__main__ import main
-from tests.shapes.caption import COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES
+from tests.shapes.lexicon import COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES
 from training.scenes import COLOURS as DRAWN_COLOURS
 from training.scenes import Figure, Kind, Scene, draw_scene, sample_scene
 
@@ -39,6 +39,14 @@ def circle(colour: str, x_px: float = 32, y_px: float = 32, radius_px: float = 1
     return Figure("circle", colour, None, x_px, y_px, radius_px)
 
 
+def contrary(relation: str) -> list[str]:
+    """The relations that do not hold where this one does."""
+    sideways = {"to the left of", "to the right of"}
+    also = {relation, *(sideways if relation == "next to" else ())}
+    also |= {"next to"} if relation in sideways else set()
+    return [other for other in RELATIONS if other not in also]
+
+
 def changed(caption: Caption, rng: random.Random) -> Iterator[tuple[str, Caption]]:
     """The caption with one thing in it made wrong, for each thing that it says."""
 
@@ -53,11 +61,12 @@ def changed(caption: Caption, rng: random.Random) -> Iterator[tuple[str, Caption
     )
 
     def with_first(figure: Wanted) -> Caption:
-        is_row = caption.relation is None
+        is_row = set(caption.figures) == {first} and caption.relation is None
         figures = (figure,) * len(caption.figures) if is_row else (figure, *rest)
         return replace(caption, figures=figures)
 
-    yield "background", replace(caption, background=other(COLOURS, than=caption.background))
+    if caption.background:
+        yield "background", replace(caption, background=other(COLOURS, than=caption.background))
     yield "colour", with_first(replace(first, colour=other(COLOURS, than=first.colour)))
     yield "shape", with_first(replace(first, shape=other(SHAPES, than=first.shape)))
     if first.size:
@@ -66,8 +75,8 @@ def changed(caption: Caption, rng: random.Random) -> Iterator[tuple[str, Caption
         yield "position", replace(caption, position=other(POSITIONS, than=caption.position))
     if caption.relation:
         if not interchangeable:
-            yield "relation", replace(caption, relation=other(RELATIONS, than=caption.relation))
-    else:
+            yield "relation", replace(caption, relation=rng.choice(contrary(caption.relation)))
+    elif not rest or set(rest) == {first}:
         count = 1 + len(caption.figures) % 3
         yield "count", replace(caption, figures=(first,) * count, position=None)
 
@@ -133,6 +142,40 @@ def test_colours_swapped_between_shapes_are_no_binding() -> None:
     assert verdict.shape_right
     assert not verdict.binding
     assert not verdict.all_right
+
+
+def test_an_unnamed_background_is_any_known_colour_that_contrasts() -> None:
+    for background in ("white", "black", "yellow"):
+        assert check(draw(background, circle("red")), "a red circle").all_right
+    unknown = draw("white", circle("red"))
+    unknown.paste(
+        (150, 90, 40), mask=unknown.getchannel("G").point(lambda green: 255 * (green > 150))
+    )
+    verdict = check(unknown, "a red circle")
+    assert (verdict.background, verdict.shape) == (False, True)
+    assert not check(draw("red", circle("white")), "a red circle").background
+    noisy = draw("white", circle("red"))
+    noisy.paste((0, 0, 0), (0, 0, 64, 8))
+    assert not check(noisy, "a red circle").all_right
+
+
+def test_two_figures_without_a_relation_may_lie_anyhow() -> None:
+    square = Figure("square", "blue", None, 48, 32, 9)
+    for x_px, y_px in ((16, 32), (48, 10), (20, 54)):
+        picture = draw("white", circle("red", x_px, y_px, 9), square)
+        assert check(picture, "a red circle and a blue square").all_right
+        assert check(picture, "a blue square and a red circle").all_right
+        assert not check(picture, "a red circle and a green square").all_right
+        assert not check(picture, "a red square and a blue circle").all_right
+    assert not check(draw("white", square), "a red circle and a blue square").count
+
+
+def test_next_to_is_left_or_right_but_not_above() -> None:
+    beside = draw("white", circle("red", 16, 32, 9), Figure("square", "blue", None, 48, 32, 9))
+    above = draw("white", circle("red", 32, 16, 9), Figure("square", "blue", None, 32, 48, 9))
+    for caption in ("a red circle next to a blue square", "a blue box beside a red ball"):
+        assert check(beside, caption).all_right
+        assert check(above, caption).relation is False
 
 
 def test_figures_alike_but_for_their_size_are_matched_by_place() -> None:

@@ -275,7 +275,7 @@ def _with_samplers(entry: Entry, known: tuple[str, ...], where: str) -> Entry:
     found = replace(entry, card=replace(card, samplers=offered))
     if card.unavailable_reason or card.defaults.sampler in offered:
         return found
-    return _unavailable(found, f"{where}: the default sampler is not among its samplers")
+    return _unavailable(found, f"{where}: the default sampler must be one of {', '.join(offered)}")
 
 
 def _unavailable(entry: Entry, reason: str) -> Entry:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")  # noqa: RUF001 (prompts have such apostrophes)
+_WORD = re.compile(r"[^\W_]+")
 
 
 def unknown_words(prompt: str, known: Collection[str] | None) -> tuple[str, ...]:
     """One warning that names the words of a prompt that are not among `known`.
 
     Args:
-        prompt: any text; case and punctuation do not matter.
+        prompt: any text; its words are runs of letters and digits, in whatever case.
         known: lower-case words; None where the model has no fixed vocabulary.
     """
     if known is None:
