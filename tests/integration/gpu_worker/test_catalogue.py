@@ -20,8 +20,7 @@ from gpu_worker.engine.catalogue import Catalogue, Entry
 from gpu_worker.engine.catalogue_file import read_catalogue_file
 from gpu_worker.engine.families.stable_diffusion import StableDiffusion
 from gpu_worker.engine.preset import Listed, Preset
-from gpu_worker.engine.samplers import SAMPLERS
-from gpu_worker.engine.served import PIPELINES, SERVED, served_pipelines
+from gpu_worker.engine.served import PIPELINES, SAMPLER_NAMES, SERVED, served_as, served_pipelines
 from gpu_worker.main import open_model_files
 from gpu_worker.ports import ModelFiles
 from gpu_worker.settings import Settings
@@ -64,7 +63,7 @@ def model(source: str, *more: str, key: str = "x") -> str:
 
 def catalogue(folder: Path, *models: str, files: ModelFiles | None = None) -> Catalogue:
     return Catalogue(
-        folder / "models", tuple(SAMPLERS), catalogue_file=listing(folder, *models), files=files
+        folder / "models", SAMPLER_NAMES, catalogue_file=listing(folder, *models), files=files
     )
 
 
@@ -185,14 +184,19 @@ def test_every_pipeline_of_diffusers_is_served_and_features_follow_its_class(
     index = copy_model(tmp_path, "pipe") / "model_index.json"
     said = json.loads(index.read_bytes())
     index.unlink()
-    for pipeline, features in (
-        ("PixArtSigmaPipeline", ()),
-        ("FluxPipeline", ("image_to_image", "hires", "loras")),
+    for pipeline, sampler in (
+        ("PixArtSigmaPipeline", "default"),
+        ("FluxPipeline", "flow_euler"),
+        ("StableDiffusionXLPipeline", "ddim"),
     ):
         index.write_text(json.dumps(said | {"_class_name": pipeline}), encoding="utf-8")
-        entry = only(tmp_path)
+        served = served_as(pipeline)
+        entry = only(tmp_path, f'defaults = {{sampler = "{sampler}"}}')
         assert entry.card.usable, entry.card.unavailable_reason
-        assert (entry.pipeline, entry.card.features) == (pipeline, features)
+        assert (entry.pipeline, entry.card.features) == (pipeline, served.features)
+        assert entry.card.samplers == served.samplers
+        wrong = only(tmp_path, 'defaults = {sampler = "none"}')
+        assert f"must be one of {', '.join(served.samplers)}" in wrong.card.unavailable_reason
 
 
 # --- wrong entries ------------------------------------------------------------------------------
@@ -215,7 +219,7 @@ def test_every_pipeline_of_diffusers_is_served_and_features_follow_its_class(
         ('key = "x"', "model 1: source: "),
         (model("absent", DEFAULTS), "its files are missing"),
         (model(f"hub:a/b@{COMMIT}", DEFAULTS), "fetches no models"),
-        (model("pipe", 'samplers = ["ddim"]', DEFAULTS), "the default sampler is not among"),
+        (model("pipe", 'samplers = ["ddim"]', DEFAULTS), "the default sampler must be one of ddim"),
     ],
 )
 def test_a_wrong_entry_is_unavailable_and_names_the_field(
@@ -340,7 +344,7 @@ def test_a_repaired_model_is_looked_at_again_after_a_back_off(tmp_path: Path) ->
     clock = Clock()
     path = copy_model(tmp_path / "models", "x", key="x")
     shutil.rmtree(path / "unet")
-    found = Catalogue(tmp_path / "models", tuple(SAMPLERS), now=clock)
+    found = Catalogue(tmp_path / "models", SAMPLER_NAMES, now=clock)
     assert "unet is missing" in found.find(X).card.unavailable_reason
     waits = []
     for _ in range(8):
@@ -397,7 +401,7 @@ def test_the_examples_of_the_guide_are_right(tmp_path: Path) -> None:
     file.write_text("\n".join(blocks), encoding="utf-8")
     assert all(not record.fault for record in read_catalogue_file(file))
     files = open_store(tmp_path / "cache")
-    found = Catalogue(tmp_path / "none", tuple(SAMPLERS), catalogue_file=file, files=files)
+    found = Catalogue(tmp_path / "none", SAMPLER_NAMES, catalogue_file=file, files=files)
     reasons = {entry.card.key: entry.card.unavailable_reason for entry in found.entries()}
     assert reasons.pop(ModelKey("edges")) == "config.json is missing"  # an empty folder, here
     assert set(reasons.values()) == {""}, reasons

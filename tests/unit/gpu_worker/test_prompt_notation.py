@@ -106,7 +106,7 @@ def test_weights_move_tokens_along_the_line_from_the_empty_prompt() -> None:
 def test_only_unknown_words_are_named_once() -> None:
     known = frozenset({"red", "circle", "a"})
     assert unknown_words("A RED circle, a zebra; Zebra's red-ish zebra", known) == (
-        "words that the model does not know: zebra, zebra's, red-ish",
+        "words that the model does not know: zebra, s, ish",
     )
     assert unknown_words("a red circle!", known) == ()
 
