@@ -87,11 +87,12 @@ def clip_tokenizer() -> Any:  # noqa: ANN401 (transformers is untyped)
 
 
 def _clip_config(**changes: object) -> Any:  # noqa: ANN401
+    tokenizer = clip_tokenizer()
     plain: dict[str, object] = {
-        "vocab_size": 661,
-        "bos_token_id": 659,
-        "eos_token_id": 660,
-        "pad_token_id": 660,
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.eos_token_id,
         "hidden_size": _WIDTH,
         "intermediate_size": 37,
         "projection_dim": _WIDTH,
