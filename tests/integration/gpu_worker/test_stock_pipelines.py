@@ -186,7 +186,7 @@ async def test_what_it_cannot_do_is_named(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"_class_name": ["pipeline", "Mine"]}, "class"),
+        ({"_class_name": ["pipeline", "Mine"]}, "code of its own"),
         ({"unet": ["my_code", "Unet"]}, "my_code"),
         ({"unet": ["diffusers", "NoSuchModel"]}, "NoSuchModel"),
         ({"_class_name": "StableDiffusionPAGPipeline"}, "attention"),
