@@ -119,3 +119,22 @@ def test_a_paid_job_takes_the_place_of_a_free_one_which_ends_unchanged(
         return any(line.get("event") == "attempt.parked" for line in narrow.log("worker-1"))
 
     wait_for(parked, "the worker's word that it parked")
+
+
+def test_a_parked_job_whose_worker_dies_starts_again(narrow: Stack, alice: User) -> None:
+    free = narrow.client("fiona", "free")
+    alone = free.wait(free.submit(PROMPT, seed=8, steps=100)["id"])
+    long = free.submit(PROMPT, seed=8, steps=100)
+    free.wait_running(long["id"])
+    before = len([one for one in narrow.log("worker-1") if one.get("event") == "attempt.parked"])
+    paid = alice.submit(PROMPT, seed=9, steps=100)
+
+    def parked() -> bool:
+        lines = [one for one in narrow.log("worker-1") if one.get("event") == "attempt.parked"]
+        return len(lines) > before
+
+    wait_for(parked, "the free job set aside")
+    narrow.kill("worker-1")
+    for user, job in ((alice, paid), (free, long)):
+        assert user.wait(job["id"])["state"] == "succeeded"
+    assert free.picture(free.job(long["id"])) == free.picture(alone)

@@ -15,15 +15,12 @@ from easel_kit.ids import ModelKey
 from gpu_worker.domain.drawing import Failed, FailureKind
 from gpu_worker.domain.generation import Generation, Lora
 from gpu_worker.engine import adapters
-from gpu_worker.engine.catalogue import Entry
 from gpu_worker.engine.face import AsyncEngine
-from gpu_worker.engine.families.loading import load_part
-from gpu_worker.engine.model import Adaptation, Model, Part
+from gpu_worker.engine.model import Adaptation
 from tests.fakes.gpu_worker import generation
 from tests.fakes.gpu_worker_models import (
     Recorder,
     Stock,
-    Wrapped,
     copy_model,
     draw,
     drawn,
@@ -63,14 +60,7 @@ def own_recorder() -> Recorder:
 
 @pytest.fixture(scope="module")
 def own_engine(models_dir: Path, own_recorder: Recorder) -> Iterator[AsyncEngine]:
-    def load(entry: Entry, dtype: torch.dtype) -> Part:
-        part = load_part(entry, dtype)
-        if not isinstance(part, Model):
-            return part
-        own_recorder.made.append(Wrapped(part))
-        return own_recorder.made[-1]
-
-    with running_engine(load, models_dir=models_dir) as running:
+    with running_engine(own_recorder, models_dir=models_dir) as running:
         yield running
 
 
@@ -155,16 +145,11 @@ def test_a_long_row_of_adapters_leaves_few_behind(
     assert sum(1 for _ in stock.unet.parameters()) == plain
 
 
-async def test_an_adapter_left_on_is_seen(
-    models_dir: Path, stock: Stock, own_engine: AsyncEngine, own_recorder: Recorder
-) -> None:
+async def test_an_adapter_left_on_is_seen(models_dir: Path, stock: Stock) -> None:
     """The comparison itself must be able to fail."""
-    model = own_recorder.made[-1]
-    kept = model.model.adapt
-    await drawn(own_engine, adapted((("ink", 1.0),)))
-    try:
-        model.adapt = lambda _: None  # type: ignore[attr-defined]
-        ours = await drawn_by_us(own_engine, own_recorder, generation(steps=4, seed=99))
-    finally:
-        model.adapt = kept  # type: ignore[attr-defined]
+    recorder = Recorder()
+    with running_engine(recorder, models_dir=models_dir) as engine:  # its prompts are spoilt too
+        await drawn(engine, adapted((("ink", 1.0),)))
+        recorder.made[-1].adapt = lambda _: None  # type: ignore[attr-defined]
+        ours = await drawn_by_us(engine, recorder, generation(steps=4, seed=99))
     assert not close(ours, by_stock(stock, models_dir, (), seed=99))

@@ -1,4 +1,4 @@
-"""A worker's life in short: many jobs, memory that runs out, cancels, more models than fit.
+"""A worker's life in short: memory that runs out, cancels, adapters, more models than fit.
 
 `--soak-jobs 1000` is the long form; `-s` prints its figures.
 """
@@ -18,13 +18,14 @@ import torch
 
 from easel_kit.ids import AttemptId, ModelKey, new_attempt_id
 from gpu_worker.domain.drawing import Drawn, Failed, Outcome, StepProgress, Stopped
-from gpu_worker.domain.generation import Generation
+from gpu_worker.domain.generation import Generation, Lora
 from gpu_worker.engine import face
 from gpu_worker.engine.cache import ModelCache
 from gpu_worker.engine.face import AsyncEngine
 from gpu_worker.engine.model import Part, Rows
 from tests.fakes.gpu_worker import generation
 from tests.fakes.gpu_worker_models import (
+    Stock,
     Wrapped,
     copy_model,
     drawn,
@@ -32,8 +33,10 @@ from tests.fakes.gpu_worker_models import (
     levels_apart,
     running_engine,
 )
+from tests.fakes.gpu_worker_weights import lora_file
 
 KEYS = ("one", "two", "three")
+ADAPTERS = ("ink", "oil")
 CACHE_BYTES = 36_000_000
 """Room for two of the three models."""
 
@@ -56,6 +59,7 @@ def specimens() -> list[Generation]:
             guidance=(1.0, 2.5, 4.0)[index % 3],
             image_count=1 + index % 2,
             seed=100 * index,
+            loras=(Lora(ModelKey(ADAPTERS[index % 2]), 0.8),) if index % 4 == 3 else (),
         )
         for index in range(12)
     ]
@@ -133,6 +137,16 @@ async def live(
 
 
 @pytest.fixture
+def models_dir(tmp_path: Path, stock: Stock) -> Path:
+    """Three models and two adapters."""
+    for key in KEYS:
+        copy_model(tmp_path, key, key=key)
+    for seed, key in enumerate(ADAPTERS):
+        lora_file(tmp_path, key, stock, seed)
+    return tmp_path
+
+
+@pytest.fixture
 def census(monkeypatch: pytest.MonkeyPatch) -> Census:
     """Counts ends at the listeners and bytes in the cache, whatever the engine says of them."""
     found = Census()
@@ -157,18 +171,16 @@ def census(monkeypatch: pytest.MonkeyPatch) -> Census:
 
 @pytest.mark.timeout(3600)
 async def test_a_long_life_loses_nothing_and_grows_by_nothing(
-    request: pytest.FixtureRequest, tmp_path: Path, census: Census
+    request: pytest.FixtureRequest, models_dir: Path, census: Census
 ) -> None:
     count = int(request.config.getoption("--soak-jobs"))
-    for key in KEYS:
-        copy_model(tmp_path, key, key=key)
-    with running_engine(models_dir=tmp_path) as quiet:
+    with running_engine(models_dir=models_dir) as quiet:
         expected = {asked: await drawn(quiet, asked) for asked in specimens()}
     alone = sum(census.ended.values())
     census.loads = census.most_bytes = 0
     planted = Planted()
     with running_engine(
-        faulty(planted), models_dir=tmp_path, cache_bytes=CACHE_BYTES, preview_interval_s=1.0
+        faulty(planted), models_dir=models_dir, cache_bytes=CACHE_BYTES, preview_interval_s=1.0
     ) as engine:
         await live(engine, count, expected, census)
     half = census.resident[len(census.resident) // 2 :]
@@ -189,16 +201,14 @@ async def test_a_long_life_loses_nothing_and_grows_by_nothing(
     assert growth < MOST_GROWTH_BYTES
 
 
-async def test_a_changed_picture_would_be_seen(tmp_path: Path, census: Census) -> None:
+async def test_a_changed_picture_would_be_seen(models_dir: Path, census: Census) -> None:
     def leaky(model: Wrapped, rows: Rows) -> torch.Tensor:
         prediction = model.model.denoise(rows)
         return prediction.roll(2, dims=0) if len(prediction) > 2 else prediction
 
-    for key in KEYS:
-        copy_model(tmp_path, key, key=key)
     asked = [replace(one, image_count=2) for one in specimens()[:2]]
-    with running_engine(models_dir=tmp_path) as quiet:
+    with running_engine(models_dir=models_dir) as quiet:
         expected = {one: await drawn(quiet, one) for one in asked}
-    with running_engine(faulty(leaky), models_dir=tmp_path) as engine:
+    with running_engine(faulty(leaky), models_dir=models_dir) as engine:
         await live(engine, 4, expected, census)
     assert census.changed
