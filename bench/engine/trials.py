@@ -90,13 +90,12 @@ class _Job:
     attempt_id: AttemptId = field(default_factory=new_attempt_id)
     heard: list[Heard] = field(default_factory=list)
     task: asyncio.Task[Any] | None = None
+    steps: int = 0
+    """Apart from what was heard, which is forgotten after a pause: a job may end right after it."""
 
     def progressed(self, progress: StepProgress) -> None:
+        self.steps = progress.step
         self.heard.append((progress.step, time.monotonic()))
-
-    @property
-    def steps(self) -> int:
-        return self.heard[-1][0] if self.heard else 0
 
 
 class _Crowd:
