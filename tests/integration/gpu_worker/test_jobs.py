@@ -216,11 +216,21 @@ async def test_trouble_ends_one_job_and_the_next_one_draws(
 
 @pytest.mark.parametrize("fault", [_not_a_number, _out_of_memory, _bug, _wrong_shape])
 async def test_a_neighbour_draws_on_beside_trouble(engine: AsyncEngine, fault: Denoise) -> None:
-    with running_engine(faulty(fault)) as troubled:
-        await troubled.load(SHAPES)
-        bad, *good = await asyncio.gather(
-            draw(troubled, UNGUIDED), *(drawn(troubled, generation(seed=seed)) for seed in (1, 2))
-        )
+    def troubled_from_the_second(model: Wrapped, rows: Rows) -> torch.Tensor:
+        return fault(model, rows) if gate.open.is_set() else gate(model, rows)
+
+    gate = Gate()
+    with running_engine(faulty(troubled_from_the_second)) as troubled:
+        first = asyncio.ensure_future(drawn(troubled, generation(steps=1)))
+        assert await asyncio.to_thread(gate.reached.wait, 20)
+        drawings = [
+            asyncio.ensure_future(draw(troubled, asked))
+            for asked in (UNGUIDED, generation(seed=1), generation(seed=2))
+        ]
+        await asyncio.sleep(0)  # all are asked for while that forward runs: they begin together
+        gate.open.set()
+        await first
+        bad, *good = await asyncio.gather(*drawings)
     assert isinstance(bad, Failed)
     for seed, outcome in zip((1, 2), good, strict=True):
         assert isinstance(outcome, Drawn)

@@ -11,6 +11,7 @@ import pytest
 from easel.scheduler.v1 import events_pb2, events_pb2_grpc, jobs_pb2, lease_pb2
 from easel_kit.db import open_pool
 from easel_kit.errors import InvalidInput, OutOfRange
+from easel_kit.telemetry import span
 from scheduler.storage.events import PostgresFeed
 from tests.fakes.scheduler_stack import ALICE, SchedulerStack, entitlements, submission, within
 
@@ -65,9 +66,8 @@ async def test_the_trace_of_the_submit_leads_on(stack: SchedulerStack) -> None:
     request = jobs_pb2.SubmitJobsRequest(
         user_id=ALICE, entitlements=entitlements(), jobs=[submission()]
     )
-    await stack.jobs.SubmitJobs(
-        request, metadata=(("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),)
-    )
+    with span("caller", traceparent=f"00-{trace_id}-b7ad6b7169203331-01"):
+        await stack.jobs.SubmitJobs(request)
     async with stack.worker() as worker:
         assigned = await worker.is_assigned()
         await worker.finishes(assigned)

@@ -41,7 +41,11 @@ def take_step(pictures: Sequence[Picture], preview_interval_s: float) -> list[St
         return [Stepped(first, finite=True)]
     model = first.job.stepper
     model.adapt(first.job.adaptations)
-    predictions = model.denoise(build_rows(pictures))
+    rows = build_rows(pictures)
+    predictions = model.denoise(rows)
+    if predictions.shape != rows.samples.shape:
+        # nobody's fault yet: the forward as a whole failed, and each will be tried alone
+        raise ValueError(f"a forward of {rows.samples.shape} gave {predictions.shape}")
     finite = torch.isfinite(predictions.flatten(1)).all(dim=1).tolist()
     stepped: list[Stepped] = []
     at = 0
