@@ -10,7 +10,7 @@ import pytest
 from billing.clients.scheduler import SchedulerEvents, SchedulerJobs
 from billing.domain.feed import Cursor, JobEvent
 from billing.domain.holds import JobReport, JobStatus
-from billing.ports import EventFeed, JobResolver
+from billing.ports.jobs import EventFeed, JobResolver
 from easel_kit.errors import DependencyDown, DomainError, OutOfRange
 from easel_kit.ids import JobId, UserId, new_job_id
 from easel_kit.rpc.channel import open_channel

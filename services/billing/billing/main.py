@@ -10,10 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from billing.clients.scheduler import SchedulerEvents, SchedulerJobs
-from billing.loop import Pause, follow_feed, renew_accounts, sweep_holds, watch_database
-from billing.ports import EventFeed, JobResolver
+from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
+from billing.loop.pause import Pause
+from billing.ports.jobs import EventFeed, JobResolver
 from billing.rpc.servicer import SERVICE, register
-from billing.service import Billing, JobFollower
+from billing.service.accounts import Billing
+from billing.service.follower import JobFollower
 from billing.settings import Settings
 from billing.storage.accounts import PostgresAccounts
 from billing.storage.books import PostgresLedger

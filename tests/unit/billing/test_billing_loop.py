@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from billing.domain.feed import JobEvent
-from billing.loop import Pause, follow_feed, renew_accounts, sweep_holds, watch_database
+from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
+from billing.loop.pause import Pause
 from easel_kit.errors import DependencyDown, Internal
 
 

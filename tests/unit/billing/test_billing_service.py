@@ -8,7 +8,7 @@ import pytest
 from billing.domain.accounts import Account, AccountId, Balance, period_at
 from billing.domain.plans import Catalogue, PlanVersion
 from billing.domain.pricing import Work
-from billing.service import Billing
+from billing.service.accounts import Billing
 from billing.storage.plans import read_plan_book
 from easel_kit.errors import Internal
 from easel_kit.ids import ModelKey, UserId, new_job_id

@@ -22,7 +22,7 @@ BREACHES = {
     "1 services are independent": ("billing/main.py", "import scheduler.settings"),
     "2 services above easel_kit and stubs": ("easel_kit/clock.py", "import billing.settings"),
     "3 layers inside a service": ("scheduler/ports/queue.py", "import scheduler.rpc"),
-    "4 edges and use cases see ports": ("billing/loop.py", "import billing.storage"),
+    "4 edges and use cases see ports": ("billing/loop/jobs.py", "import billing.storage"),
     "5 the core is pure": ("gateway/domain/__init__.py", "import asyncpg"),
     "6 wire types stay at the edge": ("scheduler/loop.py", "import easel.scheduler.v1.jobs_pb2"),
     "7 torch only in the engine": ("gpu_worker/clients/__init__.py", "import torch"),

@@ -47,8 +47,7 @@ class PlanTerms:
     @property
     def fingerprint(self) -> str:
         """Lower-case hexadecimal SHA-256 of all terms; equal terms have equal fingerprints."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _fingerprint(asdict(self))
 
     def price_of(self, work: Work) -> int:
         """Millicredits for work that the plan allows.
@@ -85,11 +84,42 @@ class PlanVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class PackTerms:
+    """Credits that are sold once; see `plans.toml` for the units."""
+
+    key: str
+    name: str
+    price_cents: int
+    currency: str
+    millicredits: int
+    valid_days: int
+
+    @property
+    def fingerprint(self) -> str:
+        """As `PlanTerms.fingerprint`."""
+        return _fingerprint(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class PackVersion:
+    """A pack under the number that it was published with."""
+
+    version: int
+    terms: PackTerms
+
+    @property
+    def key(self) -> str:
+        """The pack's key."""
+        return self.terms.key
+
+
+@dataclass(frozen=True, slots=True)
 class PlanBook:
-    """A plan document: the plans on offer and the one that new accounts get."""
+    """A plan document: the plans and packs on offer, and the plan that new accounts get."""
 
     default: str
     plans: tuple[PlanTerms, ...]
+    packs: tuple[PackTerms, ...] = ()
 
 
 class Catalogue:
@@ -139,6 +169,11 @@ def parse_plan_book(document: Mapping[str, object]) -> PlanBook:
     if default not in keys:
         raise InvalidInput("default", f"there is no plan {default}")
     return PlanBook(default, plans)
+
+
+def _fingerprint(terms: Mapping[str, object]) -> str:
+    text = json.dumps(terms, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _prices(table: _Table) -> PriceTable:

@@ -9,7 +9,7 @@ import structlog
 
 from billing.domain.holds import HoldState
 from billing.rpc import mapping
-from billing.service import Billing
+from billing.service.accounts import Billing
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import billing_pb2_grpc
 from easel_kit.ids import JobId, UserId, job_id, user_id

@@ -60,6 +60,7 @@ class Plan(_message.Message):
     MAX_IMAGES_FIELD_NUMBER: _builtins.int
     REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     MODEL_KEYS_FIELD_NUMBER: _builtins.int
+    STORAGE_BYTES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """e.g. "pro"."""
     version: _builtins.int
@@ -77,6 +78,8 @@ class Plan(_message.Message):
     max_images: _builtins.int
     requests_per_minute: _builtins.int
     """Requests per minute at the gateway."""
+    storage_bytes: _builtins.int
+    """Bytes of pictures that the user may keep."""
     @_builtins.property
     def model_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: all models."""
@@ -99,14 +102,54 @@ class Plan(_message.Message):
         max_images: _builtins.int = ...,
         requests_per_minute: _builtins.int = ...,
         model_keys: _abc.Iterable[_builtins.str] | None = ...,
+        storage_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "key", b"key", "max_images", b"max_images", "max_pixels", b"max_pixels", "max_running", b"max_running", "max_waiting", b"max_waiting", "model_keys", b"model_keys", "monthly_millicredits", b"monthly_millicredits", "name", b"name", "price_cents", b"price_cents", "priority", b"priority", "queue_time_s", b"queue_time_s", "requests_per_minute", b"requests_per_minute", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "key", b"key", "max_images", b"max_images", "max_pixels", b"max_pixels", "max_running", b"max_running", "max_waiting", b"max_waiting", "model_keys", b"model_keys", "monthly_millicredits", b"monthly_millicredits", "name", b"name", "price_cents", b"price_cents", "priority", b"priority", "queue_time_s", b"queue_time_s", "requests_per_minute", b"requests_per_minute", "storage_bytes", b"storage_bytes", "version", b"version", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class Pack(_message.Message):
+    """Credits that can be bought once, on any plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PRICE_CENTS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    MILLICREDITS_FIELD_NUMBER: _builtins.int
+    VALID_DAYS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """e.g. "small"."""
+    name: _builtins.str
+    price_cents: _builtins.int
+    currency: _builtins.str
+    """ISO 4217, lower case."""
+    millicredits: _builtins.int
+    valid_days: _builtins.int
+    """Days from the purchase until what is left expires."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        name: _builtins.str = ...,
+        price_cents: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        millicredits: _builtins.int = ...,
+        valid_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "key", b"key", "millicredits", b"millicredits", "name", b"name", "price_cents", b"price_cents", "valid_days", b"valid_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pack: _TypeAlias = Pack  # noqa: Y015
 
 @_typing.final
 class Entitlements(_message.Message):
@@ -140,17 +183,21 @@ class Balance(_message.Message):
 
     AVAILABLE_MILLICREDITS_FIELD_NUMBER: _builtins.int
     HELD_MILLICREDITS_FIELD_NUMBER: _builtins.int
+    DEBT_MILLICREDITS_FIELD_NUMBER: _builtins.int
     available_millicredits: _builtins.int
     held_millicredits: _builtins.int
+    debt_millicredits: _builtins.int
+    """Owed, after a refund or a dispute of credits that were spent; the next credits pay it."""
     def __init__(
         self,
         *,
         available_millicredits: _builtins.int = ...,
         held_millicredits: _builtins.int = ...,
+        debt_millicredits: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_millicredits", b"available_millicredits", "held_millicredits", b"held_millicredits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_millicredits", b"available_millicredits", "debt_millicredits", b"debt_millicredits", "held_millicredits", b"held_millicredits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,6 +212,7 @@ class Account(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     OPENED_AT_FIELD_NUMBER: _builtins.int
     RENEWS_AT_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     @_builtins.property
     def entitlements(self) -> Global___Entitlements: ...
@@ -176,6 +224,10 @@ class Account(_message.Message):
     def renews_at(self) -> _timestamp_pb2.Timestamp:
         """When the next monthly grant is due."""
 
+    @_builtins.property
+    def subscription(self) -> Global___Subscription:
+        """Unset: no subscription pays for the plan."""
+
     def __init__(
         self,
         *,
@@ -184,14 +236,48 @@ class Account(_message.Message):
         balance: Global___Balance | None = ...,
         opened_at: _timestamp_pb2.Timestamp | None = ...,
         renews_at: _timestamp_pb2.Timestamp | None = ...,
+        subscription: Global___Subscription | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "entitlements", b"entitlements", "opened_at", b"opened_at", "renews_at", b"renews_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "entitlements", b"entitlements", "opened_at", b"opened_at", "renews_at", b"renews_at", "subscription", b"subscription"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "entitlements", b"entitlements", "opened_at", b"opened_at", "renews_at", b"renews_at", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "entitlements", b"entitlements", "opened_at", b"opened_at", "renews_at", b"renews_at", "subscription", b"subscription", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Subscription(_message.Message):
+    """A subscription as Stripe had it when last looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    PLAN_KEY_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
+    CANCEL_AT_PERIOD_END_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """As Stripe says it, e.g. "active", "past_due"."""
+    plan_key: _builtins.str
+    cancel_at_period_end: _builtins.bool
+    """It ends with the period."""
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        plan_key: _builtins.str = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
+        cancel_at_period_end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_at_period_end", b"cancel_at_period_end", "period_end", b"period_end", "plan_key", b"plan_key", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Subscription: _TypeAlias = Subscription  # noqa: Y015
 
 @_typing.final
 class Work(_message.Message):
@@ -817,20 +903,180 @@ class ListPlansResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PLANS_FIELD_NUMBER: _builtins.int
+    PACKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plan]: ...
+    @_builtins.property
+    def packs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pack]:
+        """Cheapest first."""
+
     def __init__(
         self,
         *,
         plans: _abc.Iterable[Global___Plan] | None = ...,
+        packs: _abc.Iterable[Global___Pack] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plans", b"plans"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["packs", b"packs", "plans", b"plans"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPlansResponse: _TypeAlias = ListPlansResponse  # noqa: Y015
+
+@_typing.final
+class UsageLine(_message.Message):
+    """The cost of one job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
+    HELD_MILLICREDITS_FIELD_NUMBER: _builtins.int
+    CHARGED_MILLICREDITS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    held_millicredits: _builtins.int
+    """Reserved, and taken in the end; 0 when the job failed."""
+    charged_millicredits: _builtins.int
+    reason: _builtins.str
+    """e.g. "finished", "cancelled after 3 of 10 steps"."""
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def work(self) -> Global___Work: ...
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+        work: Global___Work | None = ...,
+        held_millicredits: _builtins.int = ...,
+        charged_millicredits: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "work", b"work"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_millicredits", b"charged_millicredits", "ended_at", b"ended_at", "held_millicredits", b"held_millicredits", "job_id", b"job_id", "reason", b"reason", "work", b"work"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageLine: _TypeAlias = UsageLine  # noqa: Y015
+
+@_typing.final
+class ListUsageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    page_size: _builtins.int
+    """1 to 100; 0 means 20."""
+    page_token: _builtins.str
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Jobs that ended from then on; unset: from the first."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Jobs that ended before then; unset: up to now."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "since", b"since", "until", b"until", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageRequest: _TypeAlias = ListUsageRequest  # noqa: Y015
+
+@_typing.final
+class ListUsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CHARGED_MILLICREDITS_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    charged_millicredits: _builtins.int
+    """Over all pages."""
+    jobs: _builtins.int
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageLine]: ...
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___UsageLine] | None = ...,
+        next_page_token: _builtins.str = ...,
+        charged_millicredits: _builtins.int = ...,
+        jobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_millicredits", b"charged_millicredits", "jobs", b"jobs", "lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsageResponse: _TypeAlias = ListUsageResponse  # noqa: Y015
+
+@_typing.final
+class GetStatementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    YEAR_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    year: _builtins.int
+    month: _builtins.int
+    """1 to 12."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        year: _builtins.int = ...,
+        month: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["month", b"month", "user_id", b"user_id", "year", b"year"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
+
+@_typing.final
+class GetStatementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """UTF-8; parts end anywhere."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
 
 @_typing.final
 class ChangePlanRequest(_message.Message):

@@ -90,6 +90,16 @@ class BillingServiceStub:
                 request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListPlansRequest.SerializeToString,
                 response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListPlansResponse.FromString,
                 _registered_method=True)
+        self.ListUsage = channel.unary_unary(
+                '/easel.billing.v1.BillingService/ListUsage',
+                request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListUsageRequest.SerializeToString,
+                response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListUsageResponse.FromString,
+                _registered_method=True)
+        self.GetStatement = channel.unary_stream(
+                '/easel.billing.v1.BillingService/GetStatement',
+                request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
         self.ChangePlan = channel.unary_unary(
                 '/easel.billing.v1.BillingService/ChangePlan',
                 request_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ChangePlanRequest.SerializeToString,
@@ -180,8 +190,24 @@ class BillingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsage(self, request, context):
+        """What the user's jobs cost, newest first: one line a job whose hold has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """All ledger lines of a calendar month (UTC) as CSV with a header, in parts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ChangePlan(self, request, context):
-        """Moves the user to another plan now, with the first grant of that plan. Idempotent.
+        """Moves the user to another plan now without payment, with the first grant of that plan: for
+        operators and local stacks; PaymentService is the users' way. Idempotent. A plan that a
+        subscription pays for is not touched: FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -244,6 +270,16 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.ListPlans,
                     request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListPlansRequest.FromString,
                     response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListPlansResponse.SerializeToString,
+            ),
+            'ListUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsage,
+                    request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListUsageRequest.FromString,
+                    response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.ListUsageResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=easel_dot_billing_dot_v1_dot_billing__pb2.GetStatementRequest.FromString,
+                    response_serializer=easel_dot_billing_dot_v1_dot_billing__pb2.GetStatementResponse.SerializeToString,
             ),
             'ChangePlan': grpc.unary_unary_rpc_method_handler(
                     servicer.ChangePlan,
@@ -549,6 +585,60 @@ class BillingService:
             '/easel.billing.v1.BillingService/ListPlans',
             easel_dot_billing_dot_v1_dot_billing__pb2.ListPlansRequest.SerializeToString,
             easel_dot_billing_dot_v1_dot_billing__pb2.ListPlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.billing.v1.BillingService/ListUsage',
+            easel_dot_billing_dot_v1_dot_billing__pb2.ListUsageRequest.SerializeToString,
+            easel_dot_billing_dot_v1_dot_billing__pb2.ListUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/easel.billing.v1.BillingService/GetStatement',
+            easel_dot_billing_dot_v1_dot_billing__pb2.GetStatementRequest.SerializeToString,
+            easel_dot_billing_dot_v1_dot_billing__pb2.GetStatementResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,8 +43,15 @@ class BillingServiceStub:
     """The user's ledger lines, newest first."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListPlansRequest, _billing_pb2.ListPlansResponse]
     """All plans on offer, cheapest first."""
+    ListUsage: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListUsageRequest, _billing_pb2.ListUsageResponse]
+    """What the user's jobs cost, newest first: one line a job whose hold has ended."""
+    GetStatement: _aio.UnaryStreamMultiCallable[_billing_pb2.GetStatementRequest, _billing_pb2.GetStatementResponse]
+    """All ledger lines of a calendar month (UTC) as CSV with a header, in parts."""
     ChangePlan: _aio.UnaryUnaryMultiCallable[_billing_pb2.ChangePlanRequest, _billing_pb2.ChangePlanResponse]
-    """Moves the user to another plan now, with the first grant of that plan. Idempotent."""
+    """Moves the user to another plan now without payment, with the first grant of that plan: for
+    operators and local stacks; PaymentService is the users' way. Idempotent. A plan that a
+    subscription pays for is not touched: FAILED_PRECONDITION.
+    """
 
 class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Errors carry google.rpc.ErrorInfo."""
@@ -141,11 +148,30 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         """All plans on offer, cheapest first."""
 
     @_abc_1.abstractmethod
+    def ListUsage(
+        self,
+        request: _billing_pb2.ListUsageRequest,
+        context: _aio.ServicerContext[_billing_pb2.ListUsageRequest, _abc.Awaitable[_billing_pb2.ListUsageResponse]],
+    ) -> _abc.Awaitable[_billing_pb2.ListUsageResponse]:
+        """What the user's jobs cost, newest first: one line a job whose hold has ended."""
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _billing_pb2.GetStatementRequest,
+        context: _aio.ServicerContext[_billing_pb2.GetStatementRequest, _abc.AsyncIterator[_billing_pb2.GetStatementResponse]],
+    ) -> _abc.AsyncIterator[_billing_pb2.GetStatementResponse]:
+        """All ledger lines of a calendar month (UTC) as CSV with a header, in parts."""
+
+    @_abc_1.abstractmethod
     def ChangePlan(
         self,
         request: _billing_pb2.ChangePlanRequest,
         context: _aio.ServicerContext[_billing_pb2.ChangePlanRequest, _abc.Awaitable[_billing_pb2.ChangePlanResponse]],
     ) -> _abc.Awaitable[_billing_pb2.ChangePlanResponse]:
-        """Moves the user to another plan now, with the first grant of that plan. Idempotent."""
+        """Moves the user to another plan now without payment, with the first grant of that plan: for
+        operators and local stacks; PaymentService is the users' way. Idempotent. A plan that a
+        subscription pays for is not touched: FAILED_PRECONDITION.
+        """
 
 def add_BillingServiceServicer_to_server(servicer: BillingServiceServicer, server: _aio.Server) -> None: ...

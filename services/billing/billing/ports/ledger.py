@@ -1,14 +1,13 @@
-"""What billing's use cases need from the outside, in domain types."""
+"""Accounts, holds and the ledger, in billing's own database."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
 from billing.domain.accounts import Account, AccountId, Period
-from billing.domain.feed import Applied, Cursor, Finding, JobEvent
-from billing.domain.holds import Hold, HoldOrder, JobReport, PlacedHolds, Settled, Settlement
+from billing.domain.holds import Hold, HoldOrder, PlacedHolds, Settled, Settlement
 from billing.domain.ledger import Line
 from billing.domain.plans import PlanVersion
 from easel_kit.ids import JobId, UserId
@@ -88,46 +87,4 @@ class Ledger(Protocol):
         self, account_id: AccountId, *, before: int | None, job_id: JobId | None, limit: int
     ) -> Sequence[Line]:
         """Newest first, only those with a sequence below `before`."""
-        ...
-
-
-class Feed(Protocol):
-    """How far the scheduler's feed is applied."""
-
-    async def cursor(self) -> Cursor:
-        """The last event applied."""
-        ...
-
-    async def apply(self, event: JobEvent, now: datetime, extend_until: datetime) -> Applied:
-        """The event's effect and the cursor, in one transaction; nothing for a repeated event."""
-        ...
-
-    async def restart(self, finding: Finding, now: datetime) -> None:
-        """Keeps a finding, once per kind and reference, and puts the cursor before everything."""
-        ...
-
-
-class EventFeed(Protocol):
-    """The scheduler's event feed."""
-
-    def subscribe(self, after: Cursor) -> AsyncIterator[Sequence[JobEvent]]:
-        """Events after the cursor in order, then new ones as they come.
-
-        Raises:
-            OutOfRange: events after the cursor have been pruned.
-            DependencyDown: the scheduler is away.
-        """
-        ...
-
-
-class JobResolver(Protocol):
-    """The scheduler's word on a job."""
-
-    async def resolve(self, job_id: JobId) -> JobReport:
-        """The job's status; UNKNOWN makes the scheduler refuse the job from then on.
-
-        Raises:
-            DependencyDown: the scheduler is away.
-            DeadlineExceeded: it did not answer in time.
-        """
         ...

@@ -6,7 +6,6 @@ Each loop survives whatever a round fails with, and waits before the next.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
@@ -16,14 +15,14 @@ from prometheus_client import Counter
 from billing.domain.accounts import Account
 from billing.domain.feed import Applied, JobEvent
 from billing.domain.holds import Hold
-from billing.service import Billing, JobFollower
+from billing.loop.pause import Pause
+from billing.service.accounts import Billing
+from billing.service.follower import JobFollower
 from easel_kit.errors import DeadlineExceeded, DependencyDown, OutOfRange
 from easel_kit.log import get_logger
 from easel_kit.telemetry import span
 
 _BATCH = 100
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
 
 _log = get_logger(__name__)
 _events = Counter("easel_billing_events", "Events of the feed, by outcome.", ["outcome"])
@@ -37,28 +36,6 @@ class SetHealth(Protocol):
     async def __call__(self, *, serving: bool) -> None:
         """Says it."""
         ...
-
-
-class Pause:
-    """Waits that double up to a limit, each a random part of it so that replicas spread."""
-
-    def __init__(
-        self, first_s: float = _FIRST_PAUSE_S, longest_s: float = _LONGEST_PAUSE_S
-    ) -> None:
-        """Bounds in seconds."""
-        self._first_s = first_s
-        self._longest_s = longest_s
-        self._next_s = first_s
-
-    def reset(self) -> None:
-        """The next wait is a short one."""
-        self._next_s = self._first_s
-
-    async def wait(self) -> None:
-        """Waits 50 to 100 % of the current length and doubles it."""
-        length_s = self._next_s
-        self._next_s = min(length_s * 2, self._longest_s)
-        await asyncio.sleep(length_s * random.uniform(0.5, 1.0))  # noqa: S311 (spreads load)
 
 
 async def follow_feed(follower: JobFollower, pause: Pause) -> None:

@@ -1,0 +1,56 @@
+"""Credits that money bought, and what takes them back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class PurchaseSource(StrEnum):
+    """Where a purchase comes from; names its lot together with the reference."""
+
+    INVOICE_LINE = "invoice_line"
+    CHECKOUT = "checkout"
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """Credits to be granted once.
+
+    Attributes:
+        source: with `reference` unique over all accounts: the same purchase is granted once.
+        reference: Stripe's id of the paid invoice line or of the paid Checkout Session.
+        payment: Stripe's id of the payment, which refunds and disputes name; or empty.
+        millicredits: above 0.
+        expires_at: when what is left of them goes.
+        description: for the user's ledger.
+    """
+
+    source: PurchaseSource
+    reference: str
+    payment: str
+    millicredits: int
+    expires_at: datetime
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clawback:
+    """Credits of a purchase that are taken back once: refunded, disputed, or changed for others.
+
+    Taken from what is free of the purchase's own lots, then from the account's other lots; what is
+    spent or reserved already becomes debt, which the next credits pay.
+
+    Attributes:
+        reference: unique per account, e.g. "re_…" or "dp_…".
+        payment: whose purchases it takes back.
+        millicredits: above 0; never more is taken than the purchases of the payment granted, less
+            what earlier clawbacks took.
+        description: for the user's ledger.
+    """
+
+    reference: str
+    payment: str
+    millicredits: int
+    description: str

@@ -1,0 +1,12 @@
+"""Customers and subscriptions at Stripe as last looked at."""
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass

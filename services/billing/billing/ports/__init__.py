@@ -1,0 +1,1 @@
+"""What billing's use cases need from the outside, in domain types."""
