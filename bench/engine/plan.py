@@ -25,18 +25,18 @@ class Plan:
 
     rounds: int = 3
     sizes: Mapping[str, Size] = field(
-        default_factory=lambda: {MIXED: Size(24, 48), UNIFORM: Size(16, 32)}
+        default_factory=lambda: {MIXED: Size(36, 48), UNIFORM: Size(24, 32)}
     )
     """By trace."""
     calibration: int = 12
     """Requests by which the capacity of stock diffusers is found."""
-    overload: float = 1.2
+    overload: float = 3.0
     """Requests of the stream for each that stock diffusers could draw meanwhile."""
     batch: int = 8
     """Requests that static batching and LitServe draw at once, at most."""
     window_s: float = 0.02
     """How long they wait for a batch to become full."""
-    slots: int = 16
+    slots: int = 32
     """Jobs that our engine is given at once, as the scheduler would."""
     pairs: int = 40
     """Of one job alone, by us and by stock diffusers."""
