@@ -24,6 +24,9 @@ from bench.engine.trace import Request, burst, requests
 from bench.engine.trials import alone, cancels, preemptions
 from gpu_worker.ports import Engine
 
+# processes that import torch, whatever else the machine does
+pytestmark = pytest.mark.timeout(180)
+
 _PLAN = Plan(
     rounds=1,
     sizes={MIXED: Size(1, 2), UNIFORM: Size(1, 2)},
@@ -136,7 +139,6 @@ async def test_our_server_answers_with_pictures(models_dir: Path) -> None:
     assert {one.fault for one in judged(arrivals, replies, read_answer)} == {""}
 
 
-@pytest.mark.timeout(180)  # a process that imports torch, whatever else the machine does
 async def test_a_whole_run_loses_nothing_and_leaves_the_cores_as_they_were(tmp_path: Path) -> None:
     cores = os.sched_getaffinity(0)
     campaign = Campaign(tmp_path, _PLAN, [TINY], lambda _text: None)
