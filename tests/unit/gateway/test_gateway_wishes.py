@@ -178,6 +178,14 @@ def test_a_picture_begun_with_takes_a_part_of_the_steps(
     assert pixel_steps(order) == 3 * run * 64 * 64
 
 
+@pytest.mark.parametrize(
+    ("steps", "strength", "run"), [(10, 1.0, 10), (10, 0.6, 6), (10, 0.05, 1), (30, 0.75, 23)]
+)
+def test_flow_matching_rounds_a_part_of_a_step_up(steps: int, strength: float, run: int) -> None:
+    order = replace(beginning(strength, steps), sampler="flow_euler")
+    assert passes(order) == (Pass(64, 64, run),)
+
+
 def test_a_second_pass_adds_its_own_pixels_and_steps() -> None:
     order = replace(beginning(0.5), hires=Hires(1.5, 8, 0.5), image_count=2)
     assert passes(order) == (Pass(64, 64, 5), Pass(96, 96, 4))

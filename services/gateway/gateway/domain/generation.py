@@ -10,6 +10,8 @@ from easel_kit.ids import ImageId, ModelKey
 # Milliseconds that one step at one megapixel takes on the reference GPU, guidance off. Only the
 # ratios between jobs matter; the scheduler corrects the figure by what a job really took.
 _REFERENCE_STEP_MS = 100
+_FLOW = "flow_"
+"""How the names of samplers for flow-matching models begin."""
 _PIXELS_PER_MEGAPIXEL = 1_000_000
 GRAIN_PX = 8
 """Sides are multiples of this many pixels (the grain of latents)."""
@@ -131,21 +133,26 @@ class Pass:
 def passes(order: Generation) -> tuple[Pass, ...]:
     """What is run for each picture of an order, in turn; the last one has the finished size."""
     init, hires = order.init_image, order.hires
-    first = order.steps if init is None else _begun(order.steps, init.strength)
+    first = order.steps if init is None else _begun(order, order.steps, init.strength)
     found = (Pass(order.width_px, order.height_px, first),)
     if hires is None:
         return found
     second = Pass(
         enlarged(order.width_px, hires.scale),
         enlarged(order.height_px, hires.scale),
-        _begun(hires.steps, hires.strength),
+        _begun(order, hires.steps, hires.strength),
     )
     return (*found, second)
 
 
-def _begun(steps: int, strength: float) -> int:
-    """Steps that run on a picture begun with: diffusers' `get_timesteps`, but at least one."""
-    return max(1, int(steps * strength))
+def _begun(order: Generation, steps: int, strength: float) -> int:
+    """Steps that run on a picture begun with: diffusers' `get_timesteps`, but at least one.
+
+    Its pipelines for flow-matching models round a part of a step up, all others down.
+    """
+    exact = min(steps * strength, steps)
+    run = steps - int(steps - exact) if order.sampler.startswith(_FLOW) else int(exact)
+    return max(1, run)
 
 
 def enlarged(side_px: int, scale: float) -> int:
