@@ -8,9 +8,10 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic
 
 from easel_kit.log import configure_logging, get_logger
 from easel_kit.settings import AnySettings, SettingsError, load_settings
@@ -92,11 +93,24 @@ def stop_on_signals() -> asyncio.Event:
 Run = Callable[[AnySettings, asyncio.Event], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class Command(Generic[AnySettings]):
+    """A blocking one-off command that takes arguments of its own.
+
+    Attributes:
+        run: carries it out; exits by itself where it fails.
+        arguments: adds the command's arguments to its parser.
+    """
+
+    run: Callable[[AnySettings, argparse.Namespace], None]
+    arguments: Callable[[argparse.ArgumentParser], None]
+
+
 def entry(
     name: str,
     settings: type[AnySettings],
     run: Run[AnySettings],
-    commands: Mapping[str, Callable[[AnySettings], None]] | None = None,
+    commands: Mapping[str, Callable[[AnySettings], None] | Command[AnySettings]] | None = None,
 ) -> int:
     """The body of each service's `__main__`: flags, settings, logs, traces, then `run`.
 
@@ -109,13 +123,7 @@ def entry(
         commands: blocking one-off commands by name, e.g. `migrate`.
     """
     known = dict(commands or {})
-    parser = argparse.ArgumentParser(prog=f"python -m {name}")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML)")
-    parser.add_argument("--check-config", action="store_true", help="check the settings and end")
-    parser.add_argument(
-        "command", nargs="?", default="serve", choices=["serve", *known], help="what to do"
-    )
-    arguments = parser.parse_args()
+    arguments = _parser(name, known).parse_args()
     try:
         loaded = load_settings(settings, arguments.config)
     except SettingsError as error:
@@ -125,8 +133,12 @@ def entry(
         print(f"{name}: settings are fine")  # noqa: T201
         return 0
     configure_logging(name, loaded.log_level)
-    if arguments.command != "serve":
-        known[arguments.command](loaded)
+    if arguments.command is not None and arguments.command != "serve":
+        command = known[arguments.command]
+        if isinstance(command, Command):
+            command.run(loaded, arguments)
+        else:
+            command(loaded)
         return 0
     close_tracing = configure_tracing(name, loaded.otlp_endpoint)
 
@@ -142,3 +154,30 @@ def entry(
         close_tracing()
     _log.info("process.stopped")
     return 0
+
+
+def _parser(
+    name: str, commands: Mapping[str, Callable[[AnySettings], None] | Command[AnySettings]]
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    _common_flags(parser)
+    # a flag that stands before the command is not taken back by the command's own default
+    parser.set_defaults(config=None, check_config=False)
+    choices = parser.add_subparsers(dest="command", title="what to do", metavar="command")
+    for key in ("serve", *commands):
+        chosen = choices.add_parser(key, help="the default" if key == "serve" else None)
+        _common_flags(chosen)
+        command = commands.get(key)
+        if isinstance(command, Command):
+            command.arguments(chosen)
+    return parser
+
+
+def _common_flags(parser: argparse.ArgumentParser) -> None:
+    missing = argparse.SUPPRESS
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=missing, help="settings file (TOML)"
+    )
+    parser.add_argument(
+        "--check-config", action="store_true", default=missing, help="check the settings and end"
+    )
