@@ -74,6 +74,10 @@ class Inbox(Protocol):
         """Dead events, and open ones that were received before then, the oldest first."""
         ...
 
+    async def has_heard(self, customer_id: CustomerId, since: datetime) -> bool:
+        """Whether an event of the customer is open or was received since then."""
+        ...
+
     async def prune(self, before: datetime) -> int:
         """Forgets events that were applied or ignored before then; answers how many."""
         ...

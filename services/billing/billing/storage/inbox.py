@@ -92,7 +92,8 @@ WHERE customer_id = $1 AND ((state = 'leased' AND lease_version = $2) OR state =
 _FAIL = """
 UPDATE webhook_inbox i
 SET state = CASE WHEN t.retry_at IS NULL THEN 'dead' ELSE 'retry' END,
-    error = $3, next_try_at = t.retry_at, ended_at = CASE WHEN t.retry_at IS NULL THEN $4::timestamptz END,
+    error = $3, next_try_at = t.retry_at,
+    ended_at = CASE WHEN t.retry_at IS NULL THEN $4::timestamptz END,
     lease_owner = NULL, lease_until = NULL, lease_version = NULL
 FROM unnest($5::text[], $6::timestamptz[]) AS t (event_id, retry_at)
 WHERE i.event_id = t.event_id AND i.customer_id = $1
@@ -134,6 +135,13 @@ SELECT {_COLUMNS} FROM webhook_inbox
 WHERE state = 'dead' OR (state IN ('pending', 'retry', 'leased') AND received_at < $1)
 ORDER BY received_at, event_id LIMIT $2
 """  # noqa: S608 (as above)
+
+_HAS_HEARD = """
+SELECT EXISTS (
+    SELECT FROM webhook_inbox
+    WHERE customer_id = $1 AND (received_at >= $2 OR state IN ('pending', 'retry', 'leased'))
+)
+"""
 
 _PRUNE = "DELETE FROM webhook_inbox WHERE state IN ('applied', 'ignored') AND ended_at < $1"
 
@@ -244,6 +252,11 @@ class PostgresInbox:
         """Dead events, and open ones that were received before then, the oldest first."""
         async with connection(self._pool) as lent:
             return [_event(row) for row in await lent.fetch(_STUCK, before, limit)]
+
+    async def has_heard(self, customer_id: CustomerId, since: datetime) -> bool:
+        """Whether an event of the customer is open or was received since then."""
+        async with connection(self._pool) as lent:
+            return bool(await lent.fetchval(_HAS_HEARD, customer_id, since))
 
     async def prune(self, before: datetime) -> int:
         """Forgets events that were applied or ignored before then; answers how many."""

@@ -53,10 +53,7 @@ STATEMENTS = (
     CREATE INDEX webhook_inbox_due ON webhook_inbox (coalesce(lease_until, next_try_at), event_id)
     WHERE state IN ('pending', 'retry', 'leased')
     """,
-    """
-    CREATE INDEX webhook_inbox_open ON webhook_inbox (customer_id)
-    WHERE state IN ('pending', 'retry', 'leased')
-    """,
+    "CREATE INDEX webhook_inbox_of_customer ON webhook_inbox (customer_id, received_at)",
     """
     CREATE INDEX webhook_inbox_dead ON webhook_inbox (received_at, event_id) WHERE state = 'dead'
     """,
@@ -71,6 +68,8 @@ STATEMENTS = (
         begun_at timestamptz NOT NULL
     )
     """,
+    # in a new schema there is nothing to reconcile yet
+    "INSERT INTO reconciliation_runs VALUES ('hourly', now()), ('nightly', now())",
 )
 
 
