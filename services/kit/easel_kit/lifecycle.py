@@ -8,10 +8,12 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic
 
+from easel_kit.errors import DomainError
 from easel_kit.log import configure_logging, get_logger
 from easel_kit.settings import AnySettings, SettingsError, load_settings
 from easel_kit.telemetry import configure_tracing
@@ -92,11 +94,24 @@ def stop_on_signals() -> asyncio.Event:
 Run = Callable[[AnySettings, asyncio.Event], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Command(Generic[AnySettings]):
+    """A blocking one-off command that takes arguments of its own.
+
+    Attributes:
+        run: does it.
+        declare: adds its arguments to its parser.
+    """
+
+    run: Callable[[AnySettings, argparse.Namespace], None]
+    declare: Callable[[argparse.ArgumentParser], None]
+
+
 def entry(
     name: str,
     settings: type[AnySettings],
     run: Run[AnySettings],
-    commands: Mapping[str, Callable[[AnySettings], None]] | None = None,
+    commands: Mapping[str, Callable[[AnySettings], None] | Command[AnySettings]] | None = None,
 ) -> int:
     """The body of each service's `__main__`: flags, settings, logs, traces, then `run`.
 
@@ -106,16 +121,18 @@ def entry(
         name: of the service; also of its program in help texts.
         settings: the service's class.
         run: serves until the stop event is set.
-        commands: blocking one-off commands by name, e.g. `migrate`.
+        commands: blocking one-off commands by name, e.g. `migrate`. What one of them refuses with
+            an error of ours is a line on stderr.
     """
     known = dict(commands or {})
-    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", allow_abbrev=False)
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML)")
     parser.add_argument("--check-config", action="store_true", help="check the settings and end")
     parser.add_argument(
         "command", nargs="?", default="serve", choices=["serve", *known], help="what to do"
     )
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
+    act = _act(parser, known.get(arguments.command), arguments.command, rest)
     try:
         loaded = load_settings(settings, arguments.config)
     except SettingsError as error:
@@ -126,7 +143,11 @@ def entry(
         return 0
     configure_logging(name, loaded.log_level)
     if arguments.command != "serve":
-        known[arguments.command](loaded)
+        try:
+            act(loaded)
+        except DomainError as error:
+            print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+            return 1
         return 0
     close_tracing = configure_tracing(name, loaded.otlp_endpoint)
 
@@ -142,3 +163,20 @@ def entry(
         close_tracing()
     _log.info("process.stopped")
     return 0
+
+
+def _act(
+    parser: argparse.ArgumentParser,
+    command: Callable[[AnySettings], None] | Command[AnySettings] | None,
+    name: str,
+    rest: list[str],
+) -> Callable[[AnySettings], None]:
+    """What a command does with its arguments; ends the process when they are wrong."""
+    if isinstance(command, Command):
+        own = argparse.ArgumentParser(prog=f"{parser.prog} {name}", allow_abbrev=False)
+        command.declare(own)
+        arguments, run = own.parse_args(rest), command.run
+        return lambda settings: run(settings, arguments)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return command or (lambda _: None)

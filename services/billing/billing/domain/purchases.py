@@ -48,9 +48,12 @@ class Clawback:
         millicredits: above 0; never more is taken than the purchases of the payment granted, less
             what earlier clawbacks took.
         description: for the user's ledger.
+        may_owe: False takes from what is free of the purchase's own lots alone, and never more:
+            time given back on an upgrade, not money.
     """
 
     reference: str
     payment: str
     millicredits: int
     description: str
+    may_owe: bool = True
