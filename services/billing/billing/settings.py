@@ -2,10 +2,96 @@
 
 from __future__ import annotations
 
-from pydantic import Field, FilePath, SecretStr
+import re
+from ipaddress import ip_address
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
 from easel_kit.settings import ServiceSettings, Target
+
+_SECRET_KEY = re.compile(r"[rs]k_(?P<mode>live|test)_[A-Za-z0-9_]+")
+
+
+def _secret_key(value: SecretStr) -> SecretStr:
+    if value.get_secret_value() and not _SECRET_KEY.fullmatch(value.get_secret_value()):
+        raise ValueError("must begin with sk_live_, sk_test_, rk_live_ or rk_test_")
+    return value
+
+
+def _api_url(value: str) -> str:
+    if not value:
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be an absolute http or https URL")
+    if parts.scheme == "http" and not _is_local(parts.hostname):
+        raise ValueError("must be https beyond this machine and its private networks")
+    return value.rstrip("/")
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        # a name without a dot is one of this machine or of a container network
+        return "." not in host
+
+
+class StripeSettings(BaseModel):
+    """How money comes in; without a secret key nothing can be paid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] = Field(
+        SecretStr(""), description="sk_… or rk_… of Stripe; empty: no payments."
+    )
+    api_url: Annotated[str, AfterValidator(_api_url)] = Field(
+        "", description="A stand-in of Stripe, for test keys only; empty: Stripe itself."
+    )
+    webhook_secret: SecretStr = Field(
+        SecretStr(""), description="whsec_… of the endpoint; empty: no webhook is taken."
+    )
+    previous_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="The one before, while it is being replaced."
+    )
+    timeout_s: float = Field(
+        20.0, gt=0, le=80, description="Deadline of one call to Stripe, retries in."
+    )
+    max_retries: int = Field(2, ge=0, le=5, description="Times that a failed call is repeated.")
+    credit_grace_s: float = Field(
+        86_400.0,
+        ge=0,
+        le=7 * 86_400,
+        description="Seconds that a paid month's credits outlive it, so that a renewal overlaps.",
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a key."""
+        return bool(self.secret_key.get_secret_value())
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the key moves real money."""
+        found = _SECRET_KEY.fullmatch(self.secret_key.get_secret_value())
+        return found is not None and found["mode"] == "live"
+
+    @model_validator(mode="after")
+    def _keeps_live_keys_home(self) -> StripeSettings:
+        if self.is_live and self.api_url:
+            raise ValueError("a live secret_key goes to Stripe alone: api_url must be empty")
+        return self
 
 
 class Settings(ServiceSettings):
@@ -33,3 +119,4 @@ class Settings(ServiceSettings):
     renewal_interval_s: float = Field(
         60.0, gt=0, description="Seconds between two looks for accounts whose period is over."
     )
+    stripe: StripeSettings = StripeSettings()

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic
 
+from easel_kit.errors import DomainError
 from easel_kit.log import configure_logging, get_logger
 from easel_kit.settings import AnySettings, SettingsError, load_settings
 from easel_kit.telemetry import configure_tracing
@@ -93,17 +94,17 @@ def stop_on_signals() -> asyncio.Event:
 Run = Callable[[AnySettings, asyncio.Event], Awaitable[None]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Command(Generic[AnySettings]):
     """A blocking one-off command that takes arguments of its own.
 
     Attributes:
-        run: carries it out; exits by itself where it fails.
-        arguments: adds the command's arguments to its parser.
+        run: does it.
+        declare: adds its arguments to its parser.
     """
 
     run: Callable[[AnySettings, argparse.Namespace], None]
-    arguments: Callable[[argparse.ArgumentParser], None]
+    declare: Callable[[argparse.ArgumentParser], None]
 
 
 def entry(
@@ -120,7 +121,8 @@ def entry(
         name: of the service; also of its program in help texts.
         settings: the service's class.
         run: serves until the stop event is set.
-        commands: blocking one-off commands by name, e.g. `migrate`.
+        commands: blocking one-off commands by name, e.g. `migrate`. What one of them refuses with
+            an error of ours is a line on stderr.
     """
     known = dict(commands or {})
     arguments = _parser(name, known).parse_args()
@@ -134,12 +136,7 @@ def entry(
         return 0
     configure_logging(name, loaded.log_level)
     if arguments.command is not None and arguments.command != "serve":
-        command = known[arguments.command]
-        if isinstance(command, Command):
-            command.run(loaded, arguments)
-        else:
-            command(loaded)
-        return 0
+        return _act(name, known[arguments.command], loaded, arguments)
     close_tracing = configure_tracing(name, loaded.otlp_endpoint)
 
     async def serve() -> None:
@@ -156,6 +153,23 @@ def entry(
     return 0
 
 
+def _act(
+    name: str,
+    command: Callable[[AnySettings], None] | Command[AnySettings],
+    settings: AnySettings,
+    arguments: argparse.Namespace,
+) -> int:
+    try:
+        if isinstance(command, Command):
+            command.run(settings, arguments)
+        else:
+            command(settings)
+    except DomainError as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
 def _parser(
     name: str, commands: Mapping[str, Callable[[AnySettings], None] | Command[AnySettings]]
 ) -> argparse.ArgumentParser:
@@ -169,7 +183,7 @@ def _parser(
         _common_flags(chosen)
         command = commands.get(key)
         if isinstance(command, Command):
-            command.arguments(chosen)
+            command.declare(chosen)
     return parser
 
 
