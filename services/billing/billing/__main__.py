@@ -1,8 +1,9 @@
-"""`python -m billing [serve | migrate | ledger-check | refund | sync]`."""
+"""`python -m billing [command]`; `--help` lists the commands."""
 
 import sys
 from collections.abc import Callable
 
+from billing.commands import INBOX, RECONCILE, REPLAY
 from billing.main import (
     declare_refund,
     declare_sync,
@@ -21,5 +22,8 @@ if __name__ == "__main__":
         "ledger-check": ledger_check,
         "refund": Command(refund, declare_refund),
         "sync": Command(sync_customer, declare_sync),
+        "inbox": INBOX,
+        "replay": REPLAY,
+        "reconcile": RECONCILE,
     }
     sys.exit(entry("billing", Settings, run, commands))

@@ -15,7 +15,6 @@ from billing.domain.payments import CustomerId
 from billing.domain.plans import Catalogue
 from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
 from billing.loop.pause import Pause
-from billing.ports.inbox import Inbox
 from billing.ports.jobs import EventFeed, JobResolver
 from billing.ports.payments import Payments, WebhookVerifier
 from billing.rpc import payments as payments_rpc
@@ -32,8 +31,10 @@ from billing.storage.books import PostgresLedger
 from billing.storage.check import Breach, LedgerCheck
 from billing.storage.feed import PostgresFeed
 from billing.storage.holds import PostgresHolds
+from billing.storage.inbox import PostgresInbox
 from billing.storage.payments import PostgresCustomers
 from billing.storage.plans import PostgresPlans, read_plan_book
+from billing.upkeep import build_reconciliation, start_inbox, start_reconciliation
 from easel_kit.clock import Clock, SystemClock
 from easel_kit.db import Pool, open_pool
 from easel_kit.errors import InvalidState
@@ -60,7 +61,6 @@ async def run(
     events: EventFeed | None = None,
     resolver: JobResolver | None = None,
     payments: Payments | None = None,
-    inbox: Inbox | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set.
@@ -72,7 +72,6 @@ async def run(
         events: instead of the scheduler's feed.
         resolver: instead of the scheduler's answers.
         payments: instead of Stripe.
-        inbox: where webhooks are kept; None: none are taken.
         on_ready: is told the port.
 
     Raises:
@@ -114,12 +113,14 @@ async def run(
         )
         payments = payments or await stack.enter_async_context(open_payments(settings.stripe))
         customers = PostgresCustomers(pool)
-        desk = notices = None
+        inbox = PostgresInbox(pool)
+        desk = notices = money = None
         if payments is not None:
-            sync = _sync(settings.stripe, pool, plans, payments, catalogue, clock)
+            sync = build_sync(settings.stripe, pool, plans, payments, catalogue, clock)
             registry = AccountCustomers(payments, customers, sync, clock)
             desk = PaymentDesk(billing, payments, registry, catalogue)
-        if inbox is not None and settings.stripe.webhook_secret.get_secret_value():
+            money = payments, sync
+        if settings.stripe.webhook_secret.get_secret_value():
             notices = Notices(_verifier(settings.stripe), inbox, customers, clock)
         server = build_server()
         register(server.grpc, billing)
@@ -133,6 +134,10 @@ async def run(
         side.start("feed", follow_feed(follower, Pause()))
         side.start("holds", sweep_holds(follower, interval_s=settings.sweep_interval_s))
         side.start("renewals", renew_accounts(billing, interval_s=settings.renewal_interval_s))
+        if money is not None:
+            start_inbox(side, settings.inbox, inbox, money[1], clock)
+        reconciliation = build_reconciliation(settings, pool, follower, money, clock)
+        start_reconciliation(side, settings, reconciliation, clock)
         side.start(
             "health", watch_database(feed.cursor, server.set_health, interval_s=_PROBE_INTERVAL_S)
         )
@@ -242,11 +247,11 @@ async def _money(
             raise InvalidState("payments are not set up here: stripe.secret_key is empty")
         plans = PostgresPlans(pool)
         catalogue = await plans.publish(read_plan_book(settings.plans_file), clock.now())
-        sync = _sync(settings.stripe, pool, plans, payments, catalogue, clock)
+        sync = build_sync(settings.stripe, pool, plans, payments, catalogue, clock)
         yield payments, PostgresCustomers(pool), sync
 
 
-def _sync(  # noqa: PLR0917 (a composition)
+def build_sync(  # noqa: PLR0917 (a composition)
     settings: StripeSettings,
     pool: Pool,
     plans: PostgresPlans,
@@ -254,6 +259,7 @@ def _sync(  # noqa: PLR0917 (a composition)
     catalogue: Catalogue,
     clock: Clock,
 ) -> CustomerSync:
+    """The one handler that brings a customer's state here to Stripe's."""
     return CustomerSync(
         payments,
         PostgresCustomers(pool),

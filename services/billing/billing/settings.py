@@ -94,6 +94,48 @@ class StripeSettings(BaseModel):
         return self
 
 
+class InboxSettings(BaseModel):
+    """How webhooks are answered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int = Field(4, ge=1, le=64, description="Customers looked at at a time.")
+    poll_s: float = Field(
+        1.0, gt=0, le=60, description="Seconds between two looks for work of other processes."
+    )
+    lease_s: float = Field(
+        120.0, gt=0, le=3_600, description="Seconds one look may take; then another worker does it."
+    )
+    max_attempts: int = Field(20, ge=1, le=1_000, description="Tries before an event is dead.")
+    retry_base_s: float = Field(
+        2.0, gt=0, le=3_600, description="Seconds before the second try; doubles with each."
+    )
+    retry_cap_s: float = Field(
+        1_800.0, gt=0, le=86_400, description="Seconds between two tries at most."
+    )
+    keep_days: int = Field(60, ge=7, description="Days that an answered event is kept.")
+
+
+class ReconciliationSettings(BaseModel):
+    """How often what is here is compared with what is elsewhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hourly_s: float = Field(
+        3_600.0, gt=0, description="Seconds between two looks at what changed of late."
+    )
+    nightly_s: float = Field(
+        86_400.0, gt=0, description="Seconds between two looks at everyone and the whole ledger."
+    )
+    poll_s: float = Field(30.0, gt=0, description="Seconds between two looks whether one is due.")
+    settle_s: float = Field(
+        20.0,
+        ge=0,
+        le=600,
+        description="Seconds that the webhook of a change found here first has to come after all.",
+    )
+
+
 class Settings(ServiceSettings):
     """From `BILLING_…` or a TOML file."""
 
@@ -120,3 +162,11 @@ class Settings(ServiceSettings):
         60.0, gt=0, description="Seconds between two looks for accounts whose period is over."
     )
     stripe: StripeSettings = StripeSettings()
+    inbox: InboxSettings = InboxSettings()
+    reconciliation: ReconciliationSettings = ReconciliationSettings()
+
+    @model_validator(mode="after")
+    def _leases_outlast_a_call(self) -> Settings:
+        if self.inbox.lease_s <= self.stripe.timeout_s:
+            raise ValueError("inbox.lease_s must be longer than stripe.timeout_s")
+        return self
