@@ -73,11 +73,19 @@ class BillingStack:
 
     @asynccontextmanager
     async def running(
-        self, *, over_grpc: bool = False, plans_file: Path | None = None, hold_ttl_s: float = 900
+        self,
+        *,
+        over_grpc: bool = False,
+        scheduler_address: str = "",
+        plans_file: Path | None = None,
+        hold_ttl_s: float = 900,
     ) -> AsyncIterator[BillingStack]:
-        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled."""
+        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled.
+
+        Beside the scheduler in memory, called directly or `over_grpc`, or beside one at an address.
+        """
         async with AsyncExitStack() as stack:
-            address = "127.0.0.1:1"
+            address = scheduler_address or "127.0.0.1:1"
             if over_grpc:
                 address = await stack.enter_async_context(serve_scheduler(self.scheduler))
             settings = Settings(
@@ -87,6 +95,7 @@ class BillingStack:
                 hold_ttl_s=hold_ttl_s,
                 sweep_interval_s=0.05,
                 renewal_interval_s=0.05,
+                entitlements_interval_s=0.05,
                 grace_s=1,
             )
             self.port = 0
@@ -96,13 +105,15 @@ class BillingStack:
                 self.port = port
                 ready.set()
 
+            scheduler = None if over_grpc or scheduler_address else self.scheduler
             task = asyncio.create_task(
                 run(
                     settings,
                     asyncio.Event(),
                     clock=self.clock,
-                    events=None if over_grpc else self.scheduler,
-                    resolver=None if over_grpc else self.scheduler,
+                    events=scheduler,
+                    resolver=scheduler,
+                    queue=scheduler,
                     on_ready=on_ready,
                 )
             )

@@ -10,17 +10,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from billing.clients.scheduler import SchedulerEvents, SchedulerJobs
+from billing.clients.scheduler import SchedulerEvents, SchedulerJobs, SchedulerQueue
 from billing.domain.payments import CustomerId
 from billing.domain.plans import Catalogue
+from billing.loop.entitlements import publish_entitlements
 from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
 from billing.loop.pause import Pause
+from billing.ports.entitlements import Queue
 from billing.ports.jobs import EventFeed, JobResolver
 from billing.ports.payments import Payments, WebhookVerifier
 from billing.rpc import payments as payments_rpc
 from billing.rpc.servicer import SERVICE, register
 from billing.service.accounts import Billing
 from billing.service.customers import AccountCustomers
+from billing.service.entitlements import EntitlementsPublisher
 from billing.service.follower import JobFollower
 from billing.service.notices import Notices
 from billing.service.payments import PaymentDesk, Refunds
@@ -29,6 +32,7 @@ from billing.settings import Settings, StripeSettings
 from billing.storage.accounts import PostgresAccounts
 from billing.storage.books import PostgresLedger
 from billing.storage.check import Breach, LedgerCheck
+from billing.storage.entitlements import PostgresEntitlements
 from billing.storage.feed import PostgresFeed
 from billing.storage.holds import PostgresHolds
 from billing.storage.inbox import PostgresInbox
@@ -61,6 +65,7 @@ async def run(
     events: EventFeed | None = None,
     resolver: JobResolver | None = None,
     payments: Payments | None = None,
+    queue: Queue | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set.
@@ -72,6 +77,7 @@ async def run(
         events: instead of the scheduler's feed.
         resolver: instead of the scheduler's answers.
         payments: instead of Stripe.
+        queue: instead of the scheduler that is told of changed plans.
         on_ready: is told the port.
 
     Raises:
@@ -122,6 +128,10 @@ async def run(
             money = payments, sync
         if settings.stripe.webhook_secret.get_secret_value():
             notices = Notices(_verifier(settings.stripe), inbox, customers, clock)
+        publisher = EntitlementsPublisher(
+            PostgresEntitlements(pool, plans),
+            queue or SchedulerQueue(channel, timeout_s=settings.scheduler_timeout_s),
+        )
         server = build_server()
         register(server.grpc, billing)
         payments_rpc.register(server.grpc, payments_rpc.MoneyDoor(desk, notices))
@@ -138,6 +148,10 @@ async def run(
             start_inbox(side, settings.inbox, inbox, money[1], clock)
         reconciliation = build_reconciliation(settings, pool, follower, money, clock)
         start_reconciliation(side, settings, reconciliation, clock)
+        side.start(
+            "entitlements",
+            publish_entitlements(publisher, Pause(), interval_s=settings.entitlements_interval_s),
+        )
         side.start(
             "health", watch_database(feed.cursor, server.set_health, interval_s=_PROBE_INTERVAL_S)
         )
