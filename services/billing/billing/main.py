@@ -194,7 +194,7 @@ def refund(settings: Settings, arguments: argparse.Namespace) -> None:
     """Gives a payment back, or `--cents` of it, and takes the credits that it bought."""
 
     async def act() -> str:
-        async with _money(settings) as (payments, customers, sync):
+        async with open_money(settings) as (payments, customers, sync):
             return await Refunds(payments, customers, sync).refund(
                 arguments.payment, arguments.cents
             )
@@ -212,7 +212,7 @@ def sync_customer(settings: Settings, arguments: argparse.Namespace) -> None:
     """Looks at a customer again and applies what Stripe says."""
 
     async def act() -> bool:
-        async with _money(settings) as (_, _, sync):
+        async with open_money(settings) as (_, _, sync):
             return await sync.sync(CustomerId(arguments.customer))
 
     sys.stdout.write(f"{arguments.customer}: {'changed' if asyncio.run(act()) else 'as before'}\n")
@@ -224,11 +224,15 @@ def declare_sync(parser: argparse.ArgumentParser) -> None:
 
 
 @asynccontextmanager
-async def _money(
-    settings: Settings,
+async def open_money(
+    settings: Settings, clock: Clock | None = None
 ) -> AsyncIterator[tuple[Payments, PostgresCustomers, CustomerSync]]:
-    """What a command about money needs."""
-    clock = SystemClock()
+    """What a command about money needs.
+
+    Raises:
+        InvalidState: no payments are set up.
+    """
+    clock = clock or SystemClock()
     async with (
         open_payments(settings.stripe) as payments,
         open_pool(
