@@ -235,7 +235,7 @@ class Webhooks(Story):
         """They have the plan and its credits, once; no webhook is left."""
 
         async def done() -> bool:
-            return (await self.account()).entitlements.plan_key == "pro" and await self._open() == 0
+            return (await self.account()).entitlements.plan.key == "pro" and await self._open() == 0
 
         async with asyncio.timeout(_WITHIN_S):
             await self.house.stripe.delivered()
