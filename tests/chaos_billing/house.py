@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 
 from billing.storage.check import LedgerCheck
-from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc
+from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc, privacy_pb2_grpc
 from easel.billing.v1 import payments_pb2 as payments
 from easel_kit.db import open_pool
 from easel_kit.errors import DeadlineExceeded, DependencyDown
@@ -110,6 +110,7 @@ class House:
         self.scheduler_address = ""
         self.rpc: billing_pb2_grpc.BillingServiceStub
         self.money: payments_pb2_grpc.PaymentServiceStub
+        self.privacy: privacy_pb2_grpc.PrivacyServiceStub
         self.database: asyncpg.Connection[asyncpg.Record]
 
     async def run(self, *, hold_ttl_s: float, with_stripe: bool) -> None:
@@ -121,6 +122,7 @@ class House:
             "hold_ttl_s": hold_ttl_s,
             "sweep_interval_s": 0.1,
             "entitlements_interval_s": 0.1,
+            "erasure_interval_s": 0.1,
             "log_level": "warning",
             "grace_s": 1,
         }
@@ -168,6 +170,7 @@ async def open_house(url: str, folder: Path) -> AsyncIterator[House]:
         house.scheduler_address = scheduler_address
         house.rpc = billing_pb2_grpc.BillingServiceStub(channel)
         house.money = payments_pb2_grpc.PaymentServiceStub(channel)
+        house.privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
         house.database = await asyncpg.connect(url, server_settings={"search_path": "billing"})
         stripe.deliver_to(house.forward)
         try:

@@ -8,7 +8,16 @@ from typing import Literal
 from tests.chaos_billing.trap import Spot, When
 
 Operation = Literal[
-    "sign-up", "hold", "capture", "release", "expiry", "extension", "feed", "webhook", "outbox"
+    "sign-up",
+    "hold",
+    "capture",
+    "release",
+    "expiry",
+    "extension",
+    "feed",
+    "webhook",
+    "outbox",
+    "erasure",
 ]
 
 _OPEN = r"^INSERT INTO accounts"
@@ -30,6 +39,10 @@ _FINISH = r"^UPDATE customer_leases SET lease_owner = NULL"
 _MARK = r"^UPDATE webhook_inbox SET state = \$3"
 _NOTE = r"^INSERT INTO entitlements_outbox"
 _TELL = r"^SetEntitlements$"
+_ERASE = r"^INSERT INTO erasures"
+_STEP = r"^UPDATE erasures SET state = \$3"
+_DELETE = r"^DELETE /v1/customers/"
+_FORGET = r"^DELETE FROM account_pii"
 _COMMIT = r"^COMMIT$"
 _ASK = r"^ResolveJob$"
 
@@ -115,4 +128,13 @@ POINTS = (
     Point("outbox", "before the scheduler is told", _before(_TELL)),
     Point("outbox", "the scheduler was told", _after(_TELL), is_brief=True),
     Point("outbox", "forgotten", _after(r"^DELETE FROM entitlements_outbox WHERE account_id")),
+    Point("erasure", "barred, before the commit", _before(_COMMIT, _ERASE)),
+    Point("erasure", "asked for, not answered", _after(_COMMIT, _ERASE), is_brief=True),
+    Point("erasure", "a step before its commit", _before(_COMMIT, _STEP)),
+    Point("erasure", "holds are settled", _after(_COMMIT, _STEP)),
+    Point("erasure", "before Stripe is asked to delete", _before(_DELETE)),
+    Point("erasure", "Stripe has deleted", _after(_DELETE), is_brief=True),
+    Point("erasure", "person removed", _after(_FORGET)),
+    Point("erasure", "person removed, before the commit", _before(_COMMIT, _FORGET)),
+    Point("erasure", "done", _after(_COMMIT, _FORGET)),
 )

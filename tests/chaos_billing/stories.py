@@ -14,6 +14,7 @@ from typing import ClassVar
 from billing.domain.holds import JobReport, JobStatus
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import payments_pb2 as payments
+from easel.billing.v1 import privacy_pb2 as privacy
 from easel_kit.errors import DeadlineExceeded, DependencyDown
 from easel_kit.ids import UserId, new_job_id
 from tests.chaos_billing.house import LONG_TTL_S, SHORT_TTL_S, House
@@ -204,15 +205,14 @@ class FedHold(Story):
         return await self.wrong(pb.HOLD_STATE_CAPTURED, PRICE, FREE_GRANT)
 
 
-class Webhooks(Story):
-    """Someone pays for a plan."""
+class Buyer(Story):
+    """Someone who stands at Stripe's checkout."""
 
     with_stripe = True
-    _paid = False
-    _session = ""
+    session = ""
 
     async def prepare(self) -> None:
-        """They stand at the checkout."""
+        """They have a customer at Stripe."""
         await self.account()
         request = payments.CreateCheckoutRequest(
             user_id=self.user,
@@ -222,14 +222,20 @@ class Webhooks(Story):
             idempotency_key=f"key-{self.user}",
         )
         checkout = await self.house.money.CreateCheckout(request, timeout=_CALL_S)
-        self._session = checkout.url.rsplit("/", 1)[-1]
+        self.session = checkout.url.rsplit("/", 1)[-1]
         await self.house.stripe.delivered()
+
+
+class Webhooks(Buyer):
+    """They pay for a plan."""
+
+    _paid = False
 
     async def act(self) -> None:
         """They pay; Stripe repeats what is not answered."""
         if not self._paid:
             self._paid = True
-            self.house.stripe.pay(self._session)
+            self.house.stripe.pay(self.session)
 
     async def judge(self) -> list[str]:
         """They have the plan and its credits, once; no webhook is left."""
@@ -286,6 +292,54 @@ class ChangedPlan(Story):
         return await self.house.value("SELECT count(*) FROM entitlements_outbox")
 
 
+class ErasedUser(Buyer):
+    """Someone wants to be forgotten, with a subscription and half-spent credits."""
+
+    async def prepare(self) -> None:
+        """They have paid, and a job of theirs has run."""
+        await super().prepare()
+        self.house.stripe.pay(self.session)
+        await self.house.stripe.delivered()
+        await _until(self._has_plan, "")
+        await self.place()
+        await self.happen(SUCCEEDED)
+        await _until(self._is(pb.HOLD_STATE_CAPTURED), "")
+        self._customer = await self.house.value(
+            "SELECT c.id FROM customers c JOIN account_pii p USING (account_id) "
+            "WHERE p.user_id = $1",
+            self.user,
+        )
+
+    async def act(self) -> None:
+        """They ask for it."""
+        request = privacy.EraseAccountRequest(user_id=self.user)
+        await self.house.privacy.EraseAccount(request, timeout=_CALL_S)
+
+    async def judge(self) -> list[str]:
+        """Nothing leads to them any more, here or at Stripe; what was booked stays."""
+
+        async def done() -> bool:
+            request = privacy.GetErasureRequest(user_id=self.user)
+            answer = await self.house.privacy.GetErasure(request, timeout=_CALL_S)
+            return answer.erasure.state == privacy.ERASURE_STATE_DONE
+
+        faults = await _until(done, "the erasure is not done in time")
+        if await self.house.value("SELECT count(*) FROM account_pii WHERE user_id = $1", self.user):
+            faults.append("the account still leads to the user")
+        if await self.house.value("SELECT count(*) FROM customers WHERE id = $1", self._customer):
+            faults.append("the customer is still known here")
+        customer = self.house.stripe.inner.world.find("customer", str(self._customer))
+        if customer is not None and not customer.get("deleted"):
+            faults.append("the customer still lives at Stripe")
+        charge = "SELECT count(*) FROM transfers WHERE job_id = $1 AND kind = 'capture'"
+        if await self.house.value(charge, self.job) != 1:
+            faults.append("what was charged is no longer booked")
+        return faults
+
+    async def _has_plan(self) -> bool:
+        return (await self.account()).entitlements.plan.key == "pro"
+
+
 STORIES: dict[Operation, type[Story]] = {
     "sign-up": SignUp,
     "hold": PlacedHold,
@@ -296,6 +350,7 @@ STORIES: dict[Operation, type[Story]] = {
     "feed": FedHold,
     "webhook": Webhooks,
     "outbox": ChangedPlan,
+    "erasure": ErasedUser,
 }
 
 

@@ -15,7 +15,7 @@ from billing.domain.accounts import AccountId
 from billing.domain.holds import JobReport
 from billing.main import run
 from billing.ports.inbox import Keeper
-from billing.settings import Settings, StripeSettings
+from billing.settings import ReconciliationSettings, Settings, StripeSettings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc
@@ -33,6 +33,8 @@ FREE_GRANT = 50_000
 PRO_GRANT = 1_000_000
 PRICE = 410
 """Of `work()`."""
+
+_NEVER_S = 1e9
 
 
 def work(
@@ -109,6 +111,8 @@ class BillingStack:
                 entitlements_interval_s=0.05,
                 grace_s=1,
                 stripe=stripe or StripeSettings(),
+                # not by itself: its first run is counted from the machine's own time
+                reconciliation=ReconciliationSettings(hourly_s=_NEVER_S, nightly_s=_NEVER_S),
             )
             self.port = 0
             ready = asyncio.Event()
