@@ -100,7 +100,7 @@ class StandInBank:
 async def stripe_bank() -> AsyncIterator[StandInBank]:
     async with (
         stripe_stand_in() as stand_in,
-        open_stripe(stand_in.key, api_url=stand_in.url, timeout_s=10, max_retries=0) as calls,
+        open_stripe(stand_in.key, api_url=stand_in.url, timeout_s=30, max_retries=0) as calls,
     ):
         yield StandInBank(stand_in, StripePayments(calls))
 
@@ -328,7 +328,7 @@ async def test_another_process_sells_at_the_same_price() -> None:
     async with (
         stripe_bank() as bank,
         open_stripe(
-            bank.stand_in.key, api_url=bank.stand_in.url, timeout_s=10, max_retries=0
+            bank.stand_in.key, api_url=bank.stand_in.url, timeout_s=30, max_retries=0
         ) as calls,
     ):
         customer = await bank.payments.create_customer(ACCOUNT, key="a")
