@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -35,7 +36,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, list[str]]:
         parser.add_argument("--times", type=int, default=1)
 
     monkeypatch.setattr(sys, "argv", ["service", *words])
-    commands = {"plain": plain, "greet": Command(greet, declare)}
+    commands: dict[str, Callable[[ServiceSettings], None] | Command[ServiceSettings]] = {
+        "plain": plain,
+        "greet": Command(greet, declare),
+    }
     return entry("service", ServiceSettings, serve, commands), told
 
 
