@@ -89,10 +89,14 @@ class BillingStack:
         hold_ttl_s: float = 900,
         stripe: StripeSettings | None = None,
         inbox: Inbox | None = None,
+        scheduler_address: str = "",
     ) -> AsyncIterator[BillingStack]:
-        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled."""
+        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled.
+
+        Beside the scheduler in memory, called directly or `over_grpc`, or beside one at an address.
+        """
         async with AsyncExitStack() as stack:
-            address = "127.0.0.1:1"
+            address = scheduler_address or "127.0.0.1:1"
             if over_grpc:
                 address = await stack.enter_async_context(serve_scheduler(self.scheduler))
             settings = self.settings = Settings(
@@ -102,6 +106,7 @@ class BillingStack:
                 hold_ttl_s=hold_ttl_s,
                 sweep_interval_s=0.05,
                 renewal_interval_s=0.05,
+                entitlements_interval_s=0.05,
                 grace_s=1,
                 stripe=stripe or StripeSettings(),
             )
@@ -112,14 +117,16 @@ class BillingStack:
                 self.port = port
                 ready.set()
 
+            scheduler = None if over_grpc or scheduler_address else self.scheduler
             task = asyncio.create_task(
                 run(
                     settings,
                     asyncio.Event(),
                     clock=self.clock,
-                    events=None if over_grpc else self.scheduler,
-                    resolver=None if over_grpc else self.scheduler,
                     inbox=inbox,
+                    events=scheduler,
+                    resolver=scheduler,
+                    queue=scheduler,
                     on_ready=on_ready,
                 )
             )

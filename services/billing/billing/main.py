@@ -10,11 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from billing.clients.scheduler import SchedulerEvents, SchedulerJobs
+from billing.clients.scheduler import SchedulerEvents, SchedulerJobs, SchedulerQueue
 from billing.domain.payments import CustomerId
 from billing.domain.plans import Catalogue
+from billing.loop.entitlements import publish_entitlements
 from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
 from billing.loop.pause import Pause
+from billing.ports.entitlements import Queue
 from billing.ports.inbox import Inbox
 from billing.ports.jobs import EventFeed, JobResolver
 from billing.ports.payments import Payments, WebhookVerifier
@@ -22,6 +24,7 @@ from billing.rpc import payments as payments_rpc
 from billing.rpc.servicer import SERVICE, register
 from billing.service.accounts import Billing
 from billing.service.customers import AccountCustomers
+from billing.service.entitlements import EntitlementsPublisher
 from billing.service.follower import JobFollower
 from billing.service.notices import Notices
 from billing.service.payments import PaymentDesk, Refunds
@@ -30,6 +33,7 @@ from billing.settings import Settings, StripeSettings
 from billing.storage.accounts import PostgresAccounts
 from billing.storage.books import PostgresLedger
 from billing.storage.check import Breach, LedgerCheck
+from billing.storage.entitlements import PostgresEntitlements
 from billing.storage.feed import PostgresFeed
 from billing.storage.holds import PostgresHolds
 from billing.storage.payments import PostgresCustomers
@@ -61,6 +65,7 @@ async def run(
     resolver: JobResolver | None = None,
     payments: Payments | None = None,
     inbox: Inbox | None = None,
+    queue: Queue | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set.
@@ -73,6 +78,7 @@ async def run(
         resolver: instead of the scheduler's answers.
         payments: instead of Stripe.
         inbox: where webhooks are kept; None: none are taken.
+        queue: instead of the scheduler that is told of changed plans.
         on_ready: is told the port.
 
     Raises:
@@ -121,6 +127,10 @@ async def run(
             desk = PaymentDesk(billing, payments, registry, catalogue)
         if inbox is not None and settings.stripe.webhook_secret.get_secret_value():
             notices = Notices(_verifier(settings.stripe), inbox, customers, clock)
+        publisher = EntitlementsPublisher(
+            PostgresEntitlements(pool, plans),
+            queue or SchedulerQueue(channel, timeout_s=settings.scheduler_timeout_s),
+        )
         server = build_server()
         register(server.grpc, billing)
         payments_rpc.register(server.grpc, payments_rpc.MoneyDoor(desk, notices))
@@ -133,6 +143,10 @@ async def run(
         side.start("feed", follow_feed(follower, Pause()))
         side.start("holds", sweep_holds(follower, interval_s=settings.sweep_interval_s))
         side.start("renewals", renew_accounts(billing, interval_s=settings.renewal_interval_s))
+        side.start(
+            "entitlements",
+            publish_entitlements(publisher, Pause(), interval_s=settings.entitlements_interval_s),
+        )
         side.start(
             "health", watch_database(feed.cursor, server.set_health, interval_s=_PROBE_INTERVAL_S)
         )
