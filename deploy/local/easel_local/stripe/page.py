@@ -20,6 +20,7 @@ body { margin: 0; background: var(--ground); color: var(--ink);
 main { max-width: 30rem; margin: 0 auto; padding: 2rem 1rem 3rem; }
 h1 { font-size: 1.35rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 1.05rem; margin: 1.75rem 0 .5rem; }
+.card > h2:first-child { margin-top: 0; }
 p { margin: .5rem 0; }
 .note, .warn { border-radius: .5rem; padding: .6rem .9rem; margin: 0 0 1.5rem; font-size: .9rem; }
 .note { background: var(--note-ground); color: var(--note); }
