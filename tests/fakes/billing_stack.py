@@ -140,7 +140,10 @@ class BillingStack:
             waiter.cancel()
             if task.done():
                 task.result()
-            channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
+            channel = await stack.enter_async_context(
+                # calls to Stripe, on a busy machine
+                open_channel(f"127.0.0.1:{self.port}", default_timeout_s=30.0)
+            )
             self._stub = billing_pb2_grpc.BillingServiceStub(channel)
             self._money = payments_pb2_grpc.PaymentServiceStub(channel)
             self._database = await asyncpg.connect(
