@@ -110,9 +110,7 @@ async def test_a_folder_is_listed_whole_in_order_and_without_its_neighbours(
         await store.list("audit/../new")
 
 
-async def test_a_long_list_comes_whole(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_list_comes_whole(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")  # S3 itself answers 1,000 at a time
     keys = [f"long/{number:04}" for number in range(25)]
     await asyncio.gather(*(store.put(key, b"", "text/plain") for key in keys))

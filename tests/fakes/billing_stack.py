@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,11 +17,12 @@ from billing.main import run
 from billing.settings import Settings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
-from easel.billing.v1 import billing_pb2_grpc
+from easel.billing.v1 import billing_pb2_grpc, privacy_pb2, privacy_pb2_grpc
 from easel_kit.db import open_pool
 from easel_kit.ids import JobId, ModelKey, UserId, new_job_id
+from easel_kit.objects import ObjectSettings
 from easel_kit.rpc.channel import open_channel
-from tests.fakes.billing import MemoryScheduler, MovableClock, serve_scheduler
+from tests.fakes.billing import MemoryCustomers, MemoryScheduler, MovableClock, serve_scheduler
 
 ALICE = UserId("alice")
 BOB = UserId("bob")
@@ -60,8 +62,12 @@ class BillingStack:
         self.url = url
         self.clock = MovableClock()
         self.scheduler = MemoryScheduler()
+        self.customers = MemoryCustomers()
+        self.objects: Path | None = None
+        """A folder for anchors and tombstones."""
         self.port = 0
         self._stub: billing_pb2_grpc.BillingServiceStub | None = None
+        self._privacy: privacy_pb2_grpc.PrivacyServiceStub | None = None
         self._database: asyncpg.Connection | None = None
 
     @property
@@ -69,6 +75,12 @@ class BillingStack:
         """Billing's face; raises our errors."""
         assert self._stub is not None
         return self._stub
+
+    @property
+    def privacy(self) -> privacy_pb2_grpc.PrivacyServiceStub:
+        """What the law gives a person; raises our errors."""
+        assert self._privacy is not None
+        return self._privacy
 
     @asynccontextmanager
     async def running(
@@ -86,6 +98,9 @@ class BillingStack:
                 hold_ttl_s=hold_ttl_s,
                 sweep_interval_s=0.05,
                 renewal_interval_s=0.05,
+                erasure_interval_s=0.05,
+                audit_anchor_interval_s=0.05,
+                objects=None if self.objects is None else ObjectSettings(url=self.objects.as_uri()),
                 grace_s=1,
             )
             self.port = 0
@@ -102,6 +117,7 @@ class BillingStack:
                     clock=self.clock,
                     events=None if over_grpc else self.scheduler,
                     resolver=None if over_grpc else self.scheduler,
+                    customers=self.customers,
                     on_ready=on_ready,
                 )
             )
@@ -113,6 +129,7 @@ class BillingStack:
                 task.result()
             channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
             self._stub = billing_pb2_grpc.BillingServiceStub(channel)
+            self._privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
             self._database = await asyncpg.connect(
                 self.url, server_settings={"search_path": "billing"}
             )
@@ -191,6 +208,36 @@ class BillingStack:
             return (await self.hold(job_id, user)).state == state
 
         await until(reached)
+
+    async def export(self, user: str = ALICE) -> dict[str, Any]:
+        """The user's export, read whole."""
+        parts = self.privacy.ExportAccount(privacy_pb2.ExportAccountRequest(user_id=user))
+        document: dict[str, Any] = json.loads(b"".join([part.data async for part in parts]))
+        return document
+
+    async def erase(self, user: str = ALICE) -> privacy_pb2.Erasure:
+        """Asks for the user's erasure."""
+        request = privacy_pb2.EraseAccountRequest(user_id=user)
+        return (await self.privacy.EraseAccount(request)).erasure
+
+    async def erasure(self, user: str = ALICE) -> privacy_pb2.Erasure:
+        """How far it is."""
+        request = privacy_pb2.GetErasureRequest(user_id=user)
+        return (await self.privacy.GetErasure(request)).erasure
+
+    async def until_erased(self, user: str = ALICE) -> None:
+        """Returns once it is done; moves the clock on where something was waited for."""
+
+        async def done() -> bool:
+            self.clock.move(seconds=5)
+            return (await self.erasure(user)).state == privacy_pb2.ERASURE_STATE_DONE
+
+        await until(done)
+
+    async def rows(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        """All rows that a statement answers with."""
+        assert self._database is not None
+        return list(await self._database.fetch(statement, *values))
 
     async def sql(self, statement: str, *values: object) -> Any:  # noqa: ANN401 (what SQL answers)
         """The first value that a statement answers with."""

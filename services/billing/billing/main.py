@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from billing.clients.graveyard import NoCustomers, NoGraveyard, ObjectGraveyard
 from billing.clients.scheduler import SchedulerEvents, SchedulerJobs
 from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
 from billing.loop.pause import Pause
+from billing.loop.privacy import anchor_audit, erase_accounts, reapply_erasures
 from billing.ports.jobs import EventFeed, JobResolver
+from billing.ports.privacy import Customers
+from billing.rpc import privacy
 from billing.rpc.servicer import SERVICE, register
 from billing.service.accounts import Billing
+from billing.service.erasing import Eraser
 from billing.service.follower import JobFollower
+from billing.service.privacy import Privacy
 from billing.settings import Settings
 from billing.storage.accounts import PostgresAccounts
 from billing.storage.books import PostgresLedger
 from billing.storage.check import Breach, LedgerCheck
+from billing.storage.erasures import PostgresErasures
+from billing.storage.exports import PostgresExports
 from billing.storage.feed import PostgresFeed
 from billing.storage.holds import PostgresHolds
 from billing.storage.plans import PostgresPlans, read_plan_book
+from easel_kit.anchors import AuditAnchors
 from easel_kit.clock import Clock, SystemClock
 from easel_kit.db import open_pool
 from easel_kit.lifecycle import Supervisor
 from easel_kit.log import get_logger
+from easel_kit.objects import ObjectStore, open_object_store
 from easel_kit.rpc.channel import open_channel
 from easel_kit.rpc.server import build_server
 from easel_kit.telemetry import serve_metrics
@@ -47,6 +57,7 @@ async def run(
     clock: Clock | None = None,
     events: EventFeed | None = None,
     resolver: JobResolver | None = None,
+    customers: Customers | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set.
@@ -57,6 +68,7 @@ async def run(
         clock: instead of the machine's.
         events: instead of the scheduler's feed.
         resolver: instead of the scheduler's answers.
+        customers: who deletes customers at Stripe.
         on_ready: is told the port.
 
     Raises:
@@ -96,15 +108,31 @@ async def run(
             clock,
             hold_ttl=hold_ttl,
         )
+        store = await stack.enter_async_context(_store(settings, clock))
+        erasures = PostgresErasures(pool)
+        eraser = Eraser(
+            erasures,
+            NoGraveyard() if store is None else ObjectGraveyard(store),
+            customers or NoCustomers(),
+            follower,
+            clock,
+        )
         server = build_server()
         register(server.grpc, billing)
+        privacy.register(server.grpc, Privacy(erasures, PostgresExports(pool), clock))
         side = await stack.enter_async_context(Supervisor(stop))
         await stack.enter_async_context(
-            server.serving(settings.listen, [SERVICE], grace_s=settings.grace_s)
+            server.serving(settings.listen, [SERVICE, privacy.SERVICE], grace_s=settings.grace_s)
         )
         side.start("feed", follow_feed(follower, Pause()))
         side.start("holds", sweep_holds(follower, interval_s=settings.sweep_interval_s))
         side.start("renewals", renew_accounts(billing, interval_s=settings.renewal_interval_s))
+        side.start("erasures", erase_accounts(eraser, interval_s=settings.erasure_interval_s))
+        side.start("tombstones", reapply_erasures(eraser))
+        if store is not None:
+            anchors = AuditAnchors(pool, store, clock, service="billing")
+            interval_s = settings.audit_anchor_interval_s
+            side.start("anchors", anchor_audit(anchors, interval_s=interval_s))
         side.start(
             "health", watch_database(feed.cursor, server.set_health, interval_s=_PROBE_INTERVAL_S)
         )
@@ -112,6 +140,17 @@ async def run(
         if on_ready is not None:
             on_ready(server.port)
         await stop.wait()
+
+
+@asynccontextmanager
+async def _store(settings: Settings, clock: Clock) -> AsyncIterator[ObjectStore | None]:
+    if settings.objects is None:
+        # whoever owns the database could rewrite the log, and a restore brings the erased back
+        _log.warning("objects.unset", setting="BILLING_OBJECTS__URL")
+        yield None
+        return
+    async with open_object_store(settings.objects, clock) as store:
+        yield store
 
 
 def migrate(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from easel_kit.objects import ObjectSettings
 from easel_kit.settings import ServiceSettings, Target
 
 
@@ -29,6 +30,15 @@ class Settings(ServiceSettings):
     )
     sweep_interval_s: float = Field(
         10.0, gt=0, le=60, description="Seconds between two looks for holds past their time."
+    )
+    objects: ObjectSettings | None = Field(
+        None, description="Where anchors of the audit log and tombstones go; without it, nowhere."
+    )
+    audit_anchor_interval_s: float = Field(
+        300.0, gt=0, le=86_400, description="Seconds between two anchors of the audit log."
+    )
+    erasure_interval_s: float = Field(
+        5.0, gt=0, le=60, description="Seconds between two looks for erasures to go on with."
     )
     renewal_interval_s: float = Field(
         60.0, gt=0, description="Seconds between two looks for accounts whose period is over."

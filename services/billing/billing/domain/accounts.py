@@ -50,6 +50,8 @@ class Account:
     balance: Balance
     has_expired_lots: bool
     """Credits whose time is over are still in the balance: renew before use."""
+    is_barred: bool = False
+    """An erasure was asked for: nothing new begins."""
 
     def is_due(self, now: datetime) -> bool:
         """Whether the period is over or expired credits must be booked off."""

@@ -8,15 +8,20 @@ from datetime import datetime
 import asyncpg
 
 from billing.domain.accounts import Account, AccountId, Balance, Period
+from billing.domain.audit import Action, Actor
 from billing.domain.plans import PlanVersion
+from billing.domain.privacy import ERASED, hash_of
+from billing.storage.audit import record
 from billing.storage.booking import expire_lots, grant_monthly
 from billing.storage.plans import PostgresPlans
-from easel_kit.db import Pool, connection, transaction
+from billing.storage.tombstones import is_erased, lock_user
+from easel_kit.db import Connection, Pool, connection, transaction
+from easel_kit.errors import Forbidden
 from easel_kit.ids import UserId, new_id
 
 _SELECT = """
 SELECT a.id, p.user_id, a.opened_at, a.plan_key, a.plan_version, a.entitlements_version,
-       a.period_start, a.period_end, c.available, c.held,
+       a.period_start, a.period_end, a.barred_at, c.available, c.held,
        EXISTS (
            SELECT FROM credit_lots l
            WHERE l.account_id = a.id AND l.remaining > l.held AND l.expires_at <= $1
@@ -29,10 +34,11 @@ JOIN credit_accounts c ON c.account_id = p.account_id
 _FIND = _SELECT + "WHERE p.user_id = $2"
 
 _WHERE_DUE = """
-WHERE a.id IN (
-    (SELECT id FROM accounts WHERE period_end <= $1 LIMIT $2)
+WHERE a.barred_at IS NULL AND a.id IN (
+    (SELECT id FROM accounts WHERE period_end <= $1 AND barred_at IS NULL LIMIT $2)
     UNION
-    (SELECT account_id FROM credit_lots WHERE remaining > held AND expires_at <= $1 LIMIT $2)
+    (SELECT l.account_id FROM credit_lots l JOIN accounts b ON b.id = l.account_id
+     WHERE l.remaining > l.held AND l.expires_at <= $1 AND b.barred_at IS NULL LIMIT $2)
 )
 LIMIT $2
 """
@@ -56,14 +62,14 @@ UPDATE accounts
 SET period_start = $2, period_end = $3, plan_key = $4, plan_version = $5,
     entitlements_version = entitlements_version
         + ((plan_key, plan_version) IS DISTINCT FROM ($4, $5::integer))::integer
-WHERE id = $1 AND period_end <= $2 AND plan_key = $4
+WHERE id = $1 AND period_end <= $2 AND plan_key = $4 AND barred_at IS NULL
 RETURNING true
 """
 
 _CHANGE_PLAN = """
 UPDATE accounts
 SET plan_key = $2, plan_version = $3, entitlements_version = entitlements_version + 1
-WHERE id = $1 AND plan_key <> $2
+WHERE id = $1 AND plan_key <> $2 AND barred_at IS NULL
 RETURNING period_start, period_end
 """
 
@@ -83,9 +89,16 @@ class PostgresAccounts:
         return None if row is None else await self._account(row)
 
     async def open(self, user_id: UserId, plan: PlanVersion, period: Period, now: datetime) -> None:
-        """Opens the account with the plan's first grant; does nothing where there is one."""
-        account_id = AccountId(new_id("acc"))
+        """Opens the account with the plan's first grant; does nothing where there is one.
+
+        Raises:
+            Forbidden: the user was erased.
+        """
+        account_id, user = AccountId(new_id("acc")), hash_of(user_id)
         async with transaction(self._pool) as lent:
+            await lock_user(lent, user)
+            if await is_erased(lent, user):
+                raise Forbidden(ERASED)
             if not await lent.fetchval(_OPEN_PII, account_id, user_id):
                 return
             await lent.execute(
@@ -93,6 +106,15 @@ class PostgresAccounts:
             )
             await lent.execute(_OPEN_CREDITS, account_id)
             await grant_monthly(lent, account_id, plan.terms, period, now)
+            await record(
+                lent,
+                account_id,
+                Action.ACCOUNT_OPENED,
+                Actor.USER,
+                now,
+                plan=plan.key,
+                version=plan.version,
+            )
 
     async def renew(
         self, account: Account, plan: PlanVersion, period: Period, now: datetime
@@ -113,6 +135,8 @@ class PostgresAccounts:
             if row is not None:
                 period = Period(row["period_start"], row["period_end"])
                 await grant_monthly(lent, account_id, plan.terms, period, now)
+                # the call is for operators; users change their plan by paying for it
+                await _record_plan(lent, account_id, plan, Actor.OPERATOR, now)
 
     async def due(self, now: datetime, limit: int) -> Sequence[Account]:
         """Accounts to renew."""
@@ -130,4 +154,13 @@ class PostgresAccounts:
             period=Period(row["period_start"], row["period_end"]),
             balance=Balance(row["available"], row["held"]),
             has_expired_lots=row["has_expired_lots"],
+            is_barred=row["barred_at"] is not None,
         )
+
+
+async def _record_plan(
+    lent: Connection, account_id: AccountId, plan: PlanVersion, actor: Actor, now: datetime
+) -> None:
+    await record(
+        lent, account_id, Action.PLAN_CHANGED, actor, now, plan=plan.key, version=plan.version
+    )

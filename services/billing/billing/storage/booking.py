@@ -21,7 +21,7 @@ _BOOK = """
 WITH balance AS (
     UPDATE credit_accounts
     SET available = available + $2, held = held + $3, sequence = sequence + 1
-    WHERE account_id = $1 AND available + $2 >= 0
+    WHERE account_id = $1 AND available + $2 >= 0 AND NOT (barred AND $3 > 0)
     RETURNING available, held, sequence
 ), transfer AS (
     INSERT INTO transfers (id, account_id, sequence, kind, reference, job_id, description,
@@ -93,6 +93,7 @@ RETURNING true
 async def book(connection: Connection, transfer: Transfer, now: datetime) -> Balance | None:
     """Writes a transfer and changes the balance; None, and nothing written, when it falls short.
 
+    None also when it would reserve something of an account that is being erased.
     The account's balance stays locked until the transaction ends.
     """
     row = await connection.fetchrow(

