@@ -12,13 +12,14 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 
+from billing.domain.accounts import AccountId
 from billing.domain.holds import JobReport
 from billing.main import run
 from billing.settings import Settings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import billing_pb2_grpc, privacy_pb2, privacy_pb2_grpc
-from easel_kit.db import open_pool
+from easel_kit.db import Connection, open_pool, transaction
 from easel_kit.ids import JobId, ModelKey, UserId, new_job_id
 from easel_kit.objects import ObjectSettings
 from easel_kit.rpc.channel import open_channel
@@ -243,6 +244,25 @@ class BillingStack:
         """The first value that a statement answers with."""
         assert self._database is not None
         return await self._database.fetchval(statement, *values)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction on billing's schema, for what has no gRPC face."""
+        async with (
+            open_pool(self.url, schema="billing", name="test", max_size=1) as pool,
+            transaction(pool) as lent,
+        ):
+            yield lent
+
+    async def account_id(self, user: str = ALICE) -> AccountId:
+        """The pseudonymous id of a user's account."""
+        await self.account(user)
+        found = await self.sql("SELECT account_id FROM account_pii WHERE user_id = $1", user)
+        return AccountId(found)
+
+    async def debt(self, user: str = ALICE) -> int:
+        """Millicredits owed."""
+        return (await self.account(user)).balance.debt_millicredits
 
     async def findings(self) -> list[tuple[str, str]]:
         """Kind and reference of each finding, oldest first."""

@@ -34,7 +34,10 @@ class Accounts(Protocol):
         ...
 
     async def change_plan(self, account_id: AccountId, plan: PlanVersion, now: datetime) -> None:
-        """Moves to another plan, with its grant for the running period unless it was had."""
+        """Moves to another plan, with its grant for the running period unless it was had.
+
+        Does nothing while a subscription pays for the plan.
+        """
         ...
 
     async def due(self, now: datetime, limit: int) -> Sequence[Account]:

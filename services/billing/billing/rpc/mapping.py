@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from billing.domain.accounts import Account
 from billing.domain.holds import Hold, HoldState
 from billing.domain.ledger import Line
-from billing.domain.plans import PlanVersion
+from billing.domain.plans import PackVersion, PlanVersion
 from billing.domain.pricing import Work
 from easel.billing.v1 import billing_pb2 as pb
 from easel_kit.errors import InvalidInput
@@ -170,7 +170,21 @@ def plan_to(plan: PlanVersion) -> pb.Plan:
         max_pixels=terms.max_pixels,
         max_images=terms.max_images,
         requests_per_minute=terms.requests_per_minute,
+        storage_bytes=terms.storage_bytes,
         model_keys=terms.model_keys,
+    )
+
+
+def pack_to(pack: PackVersion) -> pb.Pack:
+    """A pack for the wire."""
+    terms = pack.terms
+    return pb.Pack(
+        key=terms.key,
+        name=terms.name,
+        price_cents=terms.price_cents,
+        currency=terms.currency,
+        millicredits=terms.millicredits,
+        valid_days=terms.valid_days,
     )
 
 
@@ -184,6 +198,7 @@ def balance_to(account: Account) -> pb.Balance:
     return pb.Balance(
         available_millicredits=account.balance.available,
         held_millicredits=account.balance.held,
+        debt_millicredits=account.balance.debt,
     )
 
 

@@ -154,7 +154,10 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.ListPlansResponse:
         """The plans on offer."""
         del request, context
-        return pb.ListPlansResponse(plans=[mapping.plan_to(plan) for plan in self._billing.plans()])
+        return pb.ListPlansResponse(
+            plans=[mapping.plan_to(plan) for plan in self._billing.plans()],
+            packs=[mapping.pack_to(pack) for pack in self._billing.packs()],
+        )
 
     async def ChangePlan(  # noqa: N802
         self, request: pb.ChangePlanRequest, context: Context

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from billing.domain.accounts import Account, period_at
+from billing.domain.accounts import Account, PlanSource, period_at
 from billing.domain.holds import Hold, HoldOrder, Settlement
 from billing.domain.ledger import Line
-from billing.domain.plans import Catalogue, PlanVersion
+from billing.domain.plans import Catalogue, PackVersion, PlanVersion
 from billing.domain.pricing import Work
 from billing.domain.privacy import ERASED
 from billing.ports.ledger import Accounts, Holds, Ledger
@@ -49,6 +49,10 @@ class Billing:
     def plans(self) -> Sequence[PlanVersion]:
         """The plans on offer, cheapest first."""
         return tuple(self._catalogue)
+
+    def packs(self) -> Sequence[PackVersion]:
+        """The packs on offer, cheapest first."""
+        return self._catalogue.packs
 
     async def account(self, user_id: UserId) -> Account:
         """The user's account, opened on the default plan when the user is new, renewed when due.
@@ -168,6 +172,7 @@ class Billing:
 
         Raises:
             NotFound: no such plan is on offer.
+            InvalidState: a subscription pays for the user's plan.
         """
         plan = self._catalogue.get(plan_key)
         account = await self.account(user_id)
@@ -175,7 +180,10 @@ class Billing:
             return account
         now = self._clock.now()
         await self._accounts.change_plan(account.id, plan, now)
-        return await self._existing(user_id, now)
+        account = await self._existing(user_id, now)
+        if account.plan_source is PlanSource.SUBSCRIPTION:
+            raise InvalidState("a subscription pays for the plan: change or cancel it")
+        return account
 
     async def due(self, limit: int) -> Sequence[Account]:
         """Accounts whose period is over or that hold expired credits."""
@@ -185,9 +193,9 @@ class Billing:
         """Brings an account into the current period: expired credits off, the plan's grant on."""
         now = self._clock.now()
         plan, period = account.plan, account.period
-        if now >= period.end:
+        if account.is_over(now):
             plan = self._catalogue.successor(plan)
-            period = period_at(account.opened_at, now)
+            period = period_at(account.period_anchor, now)
         await self._accounts.renew(account, plan, period, now)
 
     async def _existing(self, user_id: UserId, now: datetime) -> Account:

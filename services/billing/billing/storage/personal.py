@@ -20,6 +20,8 @@ _REMOVE = (
     UPDATE reconciliation_findings f SET detail = '{}'
     FROM holds h WHERE h.job_id = f.reference AND h.account_id = $1
     """,
+    # of whom the scheduler would have to be told by name
+    "DELETE FROM entitlements_outbox WHERE account_id = $1",
     "DELETE FROM account_pii WHERE account_id = $1",
 )
 
