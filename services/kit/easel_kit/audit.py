@@ -159,7 +159,7 @@ class AuditRow:
 def canonical_json(value: Mapping[str, object]) -> str:
     """JSON in one way only: sorted keys, no spaces, no NaN, letters as they are."""
     return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
 
 

@@ -113,7 +113,7 @@ class PostgresAccounts:
             await lent.execute(_OPEN_CREDITS, account_id)
             await grant_monthly(lent, account_id, plan.terms, period, now)
             opened: Detail = {"plan": plan.key, "version": plan.version}
-            await record(lent, account_id, Action.ACCOUNT_OPENED, Actor.USER, now, opened)
+            await record(lent, account_id, Action.ACCOUNT_OPENED, Actor.USER, now, detail=opened)
 
     async def renew(
         self, account: Account, plan: PlanVersion, period: Period, now: datetime

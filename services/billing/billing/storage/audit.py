@@ -23,6 +23,7 @@ async def record(
     action: Action,
     actor: Actor,
     now: datetime,
+    *,
     detail: Detail = NOTHING,
 ) -> None:
     """Adds an audit row in a transaction of the caller; nothing in `detail` may name a person.
@@ -39,7 +40,7 @@ async def record_plan(
 ) -> None:
     """Adds an audit row of a change of plan or of its version."""
     moved: Detail = {"plan": plan.key, "version": plan.version}
-    await record(lent, account_id, Action.PLAN_CHANGED, actor, now, moved)
+    await record(lent, account_id, Action.PLAN_CHANGED, actor, now, detail=moved)
 
 
 async def record_of(
@@ -48,6 +49,7 @@ async def record_of(
     action: Action,
     actor: Actor,
     now: datetime,
+    *,
     detail: Detail = NOTHING,
 ) -> None:
     """As `record` for what belongs to no account, e.g. the erasure of a user never seen."""

@@ -112,7 +112,7 @@ async def grant_purchase(
     if not await grant(lent, lot, transfer, now):
         return False
     bought: Detail = {"reference": reference, "millicredits": purchase.millicredits}
-    await record(lent, account_id, Action.PURCHASE_GRANTED, Actor.STRIPE, now, bought)
+    await record(lent, account_id, Action.PURCHASE_GRANTED, Actor.STRIPE, now, detail=bought)
     return True
 
 
@@ -158,7 +158,7 @@ async def claw_back(
         "taken": division.taken,
         "owed": division.owed,
     }
-    await record(lent, account_id, Action.PURCHASE_CLAWED_BACK, Actor.STRIPE, now, taken)
+    await record(lent, account_id, Action.PURCHASE_CLAWED_BACK, Actor.STRIPE, now, detail=taken)
     return True
 
 
@@ -179,7 +179,7 @@ async def give_back(lent: Connection, account_id: AccountId, reference: str, now
         )
         await grant(lent, lot, ledger.give_back(account_id, reference, row["amount"]), now)
     returned: Detail = {"reference": reference, "millicredits": row["amount"]}
-    await record(lent, account_id, Action.PURCHASE_GIVEN_BACK, Actor.STRIPE, now, returned)
+    await record(lent, account_id, Action.PURCHASE_GIVEN_BACK, Actor.STRIPE, now, detail=returned)
     return True
 
 
