@@ -124,7 +124,7 @@ class MemoryScheduler:
 
 
 class MemoryCustomers:
-    """The port `Customers`."""
+    """The port `CustomerRemoval`."""
 
     def __init__(self) -> None:
         self.deleted: list[CustomerId] = []

@@ -118,7 +118,7 @@ class BillingStack:
                     clock=self.clock,
                     events=None if over_grpc else self.scheduler,
                     resolver=None if over_grpc else self.scheduler,
-                    customers=self.customers,
+                    removal=self.customers,
                     on_ready=on_ready,
                 )
             )

@@ -90,7 +90,7 @@ class Graveyard(Protocol):
         ...
 
 
-class Customers(Protocol):
+class CustomerRemoval(Protocol):
     """The part of the payment provider that an erasure needs."""
 
     async def delete_customer(self, customer_id: CustomerId) -> None:

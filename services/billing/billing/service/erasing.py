@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from billing.domain.audit import Actor
 from billing.domain.privacy import Erasure, ErasureState, Tombstone, UserHash, pause_after
-from billing.ports.privacy import Customers, Erasures, Graveyard
+from billing.ports.privacy import CustomerRemoval, Erasures, Graveyard
 from billing.service.follower import JobFollower
 from easel_kit.clock import Clock
 
@@ -18,14 +18,14 @@ class Eraser:
         self,
         erasures: Erasures,
         graveyard: Graveyard,
-        customers: Customers,
+        removal: CustomerRemoval,
         follower: JobFollower,
         clock: Clock,
     ) -> None:
         """`follower` asks about the jobs that are waited for."""
         self._erasures = erasures
         self._graveyard = graveyard
-        self._customers = customers
+        self._removal = removal
         self._follower = follower
         self._clock = clock
 
@@ -96,7 +96,7 @@ class Eraser:
             return await self._erasures.cancel(erasure, (), self._clock.now())
         customers = await self._erasures.customers(erasure.account_id)
         for customer_id in customers:
-            await self._customers.delete_customer(customer_id)
+            await self._removal.delete_customer(customer_id)
         return await self._erasures.cancel(erasure, customers, self._clock.now())
 
 

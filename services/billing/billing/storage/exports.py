@@ -45,8 +45,8 @@ SECTIONS: tuple[Section, ...] = (
         "account",
         """
         SELECT to_jsonb(r)::text FROM (
-            SELECT id, opened_at, plan_key, plan_version, entitlements_version, period_start,
-                   period_end, barred_at
+            SELECT id, opened_at, plan_key, plan_version, plan_source, entitlements_version,
+                   period_start, period_end, period_anchor, barred_at
             FROM accounts WHERE id = $1
         ) AS r
         """,
@@ -81,9 +81,10 @@ SECTIONS: tuple[Section, ...] = (
         "lots",
         """
         SELECT to_jsonb(r)::text FROM (
-            SELECT id, source, source_ref, granted AS granted_millicredits,
+            SELECT id, source, source_ref, payment, granted AS granted_millicredits,
                    remaining AS remaining_millicredits, held AS held_millicredits,
-                   expired AS expired_millicredits, granted_at, expires_at
+                   expired AS expired_millicredits, clawed AS clawed_millicredits,
+                   repaid AS repaid_millicredits, granted_at, expires_at
             FROM credit_lots WHERE account_id = $1 ORDER BY granted_at, id
         ) AS r
         """,
@@ -108,6 +109,58 @@ SECTIONS: tuple[Section, ...] = (
                    height_px, steps, image_count, pixel_steps, plan_key, plan_version, traceparent,
                    placed_at, expires_at, ended_at
             FROM holds WHERE account_id = $1 ORDER BY placed_at, job_id
+        ) AS r
+        """,
+    ),
+    Section(
+        "subscriptions",
+        """
+        SELECT to_jsonb(r)::text FROM (
+            SELECT id, status, is_deciding, plan_key, plan_version, period_start, period_end,
+                   cancel_at_period_end, created_at
+            FROM subscriptions WHERE account_id = $1 ORDER BY created_at, id
+        ) AS r
+        """,
+    ),
+    Section(
+        "customers",
+        """
+        SELECT to_jsonb(r)::text FROM (
+            SELECT id, is_deleted, created_at, synced_at
+            FROM customers WHERE account_id = $1 ORDER BY created_at, id
+        ) AS r
+        """,
+    ),
+    Section(
+        "clawbacks",
+        """
+        SELECT to_jsonb(r)::text FROM (
+            SELECT reference, payment, asked AS asked_millicredits, lapsed AS lapsed_millicredits,
+                   taken AS taken_millicredits, owed AS owed_millicredits, clawed_at,
+                   given_back_at
+            FROM clawbacks WHERE account_id = $1 ORDER BY clawed_at, reference
+        ) AS r
+        """,
+    ),
+    Section(
+        "webhooks",
+        """
+        SELECT to_jsonb(r)::text FROM (
+            SELECT w.event_id, w.type, w.state, w.created_at, w.received_at, w.ended_at
+            FROM customers c JOIN webhook_inbox w ON w.customer_id = c.id
+            WHERE c.account_id = $1 ORDER BY w.received_at, w.event_id
+        ) AS r
+        """,
+    ),
+    Section(
+        "findings",
+        """
+        SELECT to_jsonb(r)::text FROM (
+            SELECT f.kind, f.reference, f.detail, f.found_at FROM reconciliation_findings f
+            WHERE f.reference = $1
+               OR f.reference IN (SELECT id FROM customers WHERE account_id = $1)
+               OR f.reference IN (SELECT job_id FROM holds WHERE account_id = $1)
+            ORDER BY f.id
         ) AS r
         """,
     ),

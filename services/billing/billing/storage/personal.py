@@ -13,13 +13,32 @@ from billing.domain.accounts import AccountId
 from billing.domain.payments import CustomerId
 from easel_kit.db import Connection
 
+_CUSTOMERS = "SELECT id FROM customers WHERE account_id = $1 ORDER BY created_at"
+
+# `$1`: the account. In the order of what refers to what.
 _REMOVE = (
     # the trace leads to the logs of whoever called
     "UPDATE holds SET traceparent = '' WHERE account_id = $1 AND traceparent <> ''",
     """
-    UPDATE reconciliation_findings f SET detail = '{}'
-    FROM holds h WHERE h.job_id = f.reference AND h.account_id = $1
+    UPDATE reconciliation_findings SET detail = '{}'
+    WHERE reference = $1 OR reference IN (SELECT job_id FROM holds WHERE account_id = $1)
     """,
+    # the customer at Stripe is deleted; its id still leads to a person in Stripe's own records
+    """
+    DELETE FROM reconciliation_findings
+    WHERE reference IN (SELECT id FROM customers WHERE account_id = $1)
+       OR detail->>'customer' IN (SELECT id FROM customers WHERE account_id = $1)
+    """,
+    """
+    DELETE FROM webhook_inbox
+    WHERE customer_id IN (SELECT id FROM customers WHERE account_id = $1)
+    """,
+    """
+    DELETE FROM customer_leases
+    WHERE customer_id IN (SELECT id FROM customers WHERE account_id = $1)
+    """,
+    "DELETE FROM subscriptions WHERE account_id = $1",
+    "DELETE FROM customers WHERE account_id = $1",
     # of whom the scheduler would have to be told by name
     "DELETE FROM entitlements_outbox WHERE account_id = $1",
     "DELETE FROM account_pii WHERE account_id = $1",
@@ -28,8 +47,7 @@ _REMOVE = (
 
 async def customers_of(lent: Connection, account_id: AccountId) -> Sequence[CustomerId]:
     """The account's customers at Stripe that are still known here."""
-    del lent, account_id
-    return ()
+    return [CustomerId(row["id"]) for row in await lent.fetch(_CUSTOMERS, account_id)]
 
 
 async def remove_personal(lent: Connection, account_id: AccountId, now: datetime) -> None:
