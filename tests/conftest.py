@@ -44,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine-jobs", type=int, default=14, help="jobs that are compared with stock diffusers"
     )
+    parser.addoption(
+        "--tamperings", type=int, default=200, help="changes of the audit log that must be found"
+    )
     parser.addoption("--soak-jobs", type=int, default=100, help="jobs of a worker's short life")
     parser.addoption(
         "--oracle-steps",
