@@ -47,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--tamperings", type=int, default=200, help="changes of the audit log that must be found"
     )
+    parser.addoption("--webhooks", type=int, default=2_000, help="webhooks of each storm")
     parser.addoption("--soak-jobs", type=int, default=100, help="jobs of a worker's short life")
     parser.addoption(
         "--oracle-steps",

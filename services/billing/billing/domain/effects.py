@@ -158,7 +158,8 @@ def _money_taken_back(
     """Of each payment the part of its credits that corresponds to the money that went back.
 
     What went back is added up before it is rounded down, so that parts that make the whole take
-    the whole.
+    the whole. Within a second the snapshot's order counts, and a dispute comes after refunds:
+    what is disputed cannot be refunded.
     """
     granted: dict[str, int] = defaultdict(int)
     currency: dict[str, str] = {}
@@ -167,7 +168,7 @@ def _money_taken_back(
         currency[lot.purchase.payment] = lot.currency
     returns: list[Refund | Dispute] = [one for one in refunds if not one.has_failed]
     returns += [one for one in disputes if one.status is DisputeStatus.WITHDRAWN]
-    returns.sort(key=lambda one: (one.created_at, one.id))
+    returns.sort(key=lambda one: one.created_at)
     returned: dict[str, int] = defaultdict(int)
     found: list[tuple[datetime, Effect]] = []
     for one in returns:

@@ -14,12 +14,12 @@ from billing.domain.payments import (
     CustomerId,
     CustomerSnapshot,
     SubscriptionSnapshot,
-    SubscriptionStatus,
 )
 from billing.domain.privacy import ERASED
 from billing.domain.purchases import Purchase
 from billing.storage.audit import record
 from billing.storage.purchases import claw_back, give_back, grant_purchase, move_plan
+from billing.storage.subscriptions import subscription_of
 from easel_kit.audit import Detail
 from easel_kit.db import Connection, Pool, connection, transaction
 from easel_kit.errors import Forbidden
@@ -159,20 +159,6 @@ class PostgresCustomers:
         async with connection(self._pool) as lent:
             row = await lent.fetchrow(_DECIDING, account_id)
         return None if row is None else subscription_of(row)
-
-
-def subscription_of(row: asyncpg.Record) -> SubscriptionSnapshot:
-    """A row of `subscriptions`."""
-    return SubscriptionSnapshot(
-        id=row["id"],
-        status=SubscriptionStatus(row["status"]),
-        plan_key=row["plan_key"],
-        plan_version=row["plan_version"],
-        period_start=row["period_start"],
-        period_end=row["period_end"],
-        cancel_at_period_end=row["cancel_at_period_end"],
-        created_at=row["created_at"],
-    )
 
 
 async def _keep_subscriptions(

@@ -112,7 +112,7 @@ async def open_stripe(
     try:
         yield StripeCalls(client, timeout_s=timeout_s)
     finally:
-        await http.close_async()  # type: ignore[no-untyped-call] (the SDK's own gap)
+        await http.close_async()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
 
 
 def _ours(error: stripe.StripeError, kind: str, key: str) -> DomainError:

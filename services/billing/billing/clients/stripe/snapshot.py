@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -87,14 +87,9 @@ class SnapshotReader:
         return CustomerSnapshot(
             customer_id=customer_id,
             is_deleted=is_deleted,
-            subscriptions=tuple(sorted(subscriptions.result(), key=lambda s: (s.created_at, s.id))),
-            lines=tuple(sorted(lines.result(), key=lambda line: (line.paid_at, line.id))),
-            packs=tuple(
-                sorted(
-                    (pack for pack in packs if pack is not None),
-                    key=lambda pack: (pack.paid_at, pack.session_id),
-                )
-            ),
+            subscriptions=_oldest_first(subscriptions.result(), lambda one: one.created_at),
+            lines=_oldest_first(lines.result(), lambda line: line.paid_at),
+            packs=_oldest_first([pack for pack in packs if pack], lambda pack: pack.paid_at),
             refunds=money.result().refunds,
             disputes=money.result().disputes,
         )
@@ -173,8 +168,8 @@ class SnapshotReader:
                 contested = self._calls.pages(self._v1.disputes.list_async, charge=charge.id)
                 disputes += [_dispute(dispute, payment, paid_cents) async for dispute in contested]
         return _Money(
-            tuple(sorted(refunds, key=lambda refund: (refund.created_at, refund.id))),
-            tuple(sorted(disputes, key=lambda dispute: (dispute.created_at, dispute.id))),
+            _oldest_first(refunds, lambda refund: refund.created_at),
+            _oldest_first(disputes, lambda dispute: dispute.created_at),
             paid_at,
         )
 
@@ -264,6 +259,12 @@ def _id(reference: object) -> str:
 
 def _time(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _oldest_first(found: Sequence[T], at: Callable[[T], datetime]) -> tuple[T, ...]:
+    """Lists come newest first, which orders what is of the same second."""
+    found = found[::-1]
+    return tuple(sorted(found, key=at))
 
 
 async def _all(items: AsyncIterator[T]) -> list[T]:
