@@ -85,11 +85,19 @@ class BillingStack:
 
     @asynccontextmanager
     async def running(
-        self, *, over_grpc: bool = False, plans_file: Path | None = None, hold_ttl_s: float = 900
+        self,
+        *,
+        over_grpc: bool = False,
+        scheduler_address: str = "",
+        plans_file: Path | None = None,
+        hold_ttl_s: float = 900,
     ) -> AsyncIterator[BillingStack]:
-        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled."""
+        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled.
+
+        Beside the scheduler in memory, called directly or `over_grpc`, or beside one at an address.
+        """
         async with AsyncExitStack() as stack:
-            address = "127.0.0.1:1"
+            address = scheduler_address or "127.0.0.1:1"
             if over_grpc:
                 address = await stack.enter_async_context(serve_scheduler(self.scheduler))
             settings = Settings(
@@ -102,6 +110,7 @@ class BillingStack:
                 erasure_interval_s=0.05,
                 audit_anchor_interval_s=0.05,
                 objects=None if self.objects is None else ObjectSettings(url=self.objects.as_uri()),
+                entitlements_interval_s=0.05,
                 grace_s=1,
             )
             self.port = 0
@@ -111,13 +120,15 @@ class BillingStack:
                 self.port = port
                 ready.set()
 
+            scheduler = None if over_grpc or scheduler_address else self.scheduler
             task = asyncio.create_task(
                 run(
                     settings,
                     asyncio.Event(),
                     clock=self.clock,
-                    events=None if over_grpc else self.scheduler,
-                    resolver=None if over_grpc else self.scheduler,
+                    events=scheduler,
+                    resolver=scheduler,
+                    queue=scheduler,
                     removal=self.customers,
                     on_ready=on_ready,
                 )

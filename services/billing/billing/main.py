@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from billing.clients.scheduler import SchedulerEvents, SchedulerJobs
+from billing.clients.scheduler import SchedulerEvents, SchedulerJobs, SchedulerQueue
 from billing.custody import build_privacy, open_store, start_anchors, start_erasures
 from billing.domain.payments import CustomerId
 from billing.domain.plans import Catalogue
+from billing.loop.entitlements import publish_entitlements
 from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
 from billing.loop.pause import Pause
+from billing.ports.entitlements import Queue
 from billing.ports.jobs import EventFeed, JobResolver
 from billing.ports.payments import Payments, WebhookVerifier
 from billing.ports.privacy import CustomerRemoval
@@ -24,6 +26,7 @@ from billing.rpc import privacy as privacy_rpc
 from billing.rpc.servicer import SERVICE, register
 from billing.service.accounts import Billing
 from billing.service.customers import AccountCustomers
+from billing.service.entitlements import EntitlementsPublisher
 from billing.service.follower import JobFollower
 from billing.service.notices import Notices
 from billing.service.payments import PaymentDesk, Refunds
@@ -32,6 +35,7 @@ from billing.settings import Settings, StripeSettings
 from billing.storage.accounts import PostgresAccounts
 from billing.storage.books import PostgresLedger
 from billing.storage.check import Breach, LedgerCheck
+from billing.storage.entitlements import PostgresEntitlements
 from billing.storage.feed import PostgresFeed
 from billing.storage.holds import PostgresHolds
 from billing.storage.inbox import PostgresInbox
@@ -65,6 +69,7 @@ async def run(
     resolver: JobResolver | None = None,
     payments: Payments | None = None,
     removal: CustomerRemoval | None = None,
+    queue: Queue | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set.
@@ -77,6 +82,7 @@ async def run(
         resolver: instead of the scheduler's answers.
         payments: instead of Stripe.
         removal: who deletes customers, instead of `payments`.
+        queue: instead of the scheduler that is told of changed plans.
         on_ready: is told the port.
 
     Raises:
@@ -128,6 +134,10 @@ async def run(
         if settings.stripe.webhook_secret.get_secret_value():
             notices = Notices(_verifier(settings.stripe), inbox, customers, clock)
         store = await stack.enter_async_context(open_store(settings.objects, clock))
+        publisher = EntitlementsPublisher(
+            PostgresEntitlements(pool, plans),
+            queue or SchedulerQueue(channel, timeout_s=settings.scheduler_timeout_s),
+        )
         server = build_server()
         register(server.grpc, billing)
         payments_rpc.register(server.grpc, payments_rpc.MoneyDoor(desk, notices))
@@ -149,6 +159,10 @@ async def run(
         start_reconciliation(side, settings, reconciliation, clock)
         start_erasures(side, settings, pool, store, removal or payments, follower, clock)
         start_anchors(side, settings, pool, store, clock)
+        side.start(
+            "entitlements",
+            publish_entitlements(publisher, Pause(), interval_s=settings.entitlements_interval_s),
+        )
         side.start(
             "health", watch_database(feed.cursor, server.set_health, interval_s=_PROBE_INTERVAL_S)
         )

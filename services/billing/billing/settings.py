@@ -168,6 +168,9 @@ class Settings(ServiceSettings):
     erasure_interval_s: float = Field(
         5.0, gt=0, le=60, description="Seconds between two looks for erasures to go on with."
     )
+    entitlements_interval_s: float = Field(
+        1.0, gt=0, le=60, description="Seconds between two looks for changed plans to be told."
+    )
     renewal_interval_s: float = Field(
         60.0, gt=0, description="Seconds between two looks for accounts whose period is over."
     )

@@ -84,6 +84,16 @@ class Account:
         return self.plan_source is not PlanSource.SUBSCRIPTION and now >= self.period.end
 
 
+@dataclass(frozen=True, slots=True)
+class EntitlementsChange:
+    """What a user's plan allows from now on; a greater version is newer."""
+
+    account_id: AccountId
+    user_id: UserId
+    version: int
+    plan: PlanVersion
+
+
 def months_after(anchor: datetime, months: int) -> datetime:
     """The same day and time `months` later; in a shorter month its last day."""
     years, month = divmod(anchor.month - 1 + months, _MONTHS)

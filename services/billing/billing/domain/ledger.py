@@ -210,7 +210,13 @@ def give_back(account_id: AccountId, reference: str, amount: int) -> Transfer:
 
 def credits_text(millicredits: int) -> str:
     """For people: "0.410 credits"."""
-    return f"{millicredits // 1000}.{millicredits % 1000:03} credits"
+    return f"{decimal_credits(millicredits)} credits"
+
+
+def decimal_credits(millicredits: int) -> str:
+    """Whole credits with three places: "-0.410"."""
+    whole, places = divmod(abs(millicredits), 1000)
+    return f"{'-' if millicredits < 0 else ''}{whole}.{places:03}"
 
 
 def _entries(*changes: tuple[Book, int]) -> tuple[Entry, ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from billing.domain.accounts import Account, PlanSource, period_at
+from billing.domain import statement
+from billing.domain.accounts import Account, Period, PlanSource, period_at
 from billing.domain.holds import Hold, HoldOrder, Settlement
 from billing.domain.ledger import Line
 from billing.domain.plans import Catalogue, PackVersion, PlanVersion
 from billing.domain.pricing import Work
 from billing.domain.privacy import ERASED
+from billing.domain.usage import Usage, UsageQuery
 from billing.ports.ledger import Accounts, Holds, Ledger
 from easel_kit.clock import Clock
 from easel_kit.errors import (
@@ -19,10 +21,14 @@ from easel_kit.errors import (
     DomainError,
     Forbidden,
     Internal,
+    InvalidInput,
     InvalidState,
     NotFound,
 )
 from easel_kit.ids import JobId, UserId, new_hold_id
+
+# Lines of a statement that are read, and sent, at once: some 100 KB.
+_STATEMENT_LINES = 500
 
 
 class Billing:
@@ -166,6 +172,37 @@ class Billing:
         """At most `limit` lines of the user's ledger, newest first, with a sequence below it."""
         account = await self.account(user_id)
         return await self._ledger.lines(account.id, before=before, job_id=job_id, limit=limit)
+
+    async def usage(self, user_id: UserId, query: UsageQuery) -> Usage:
+        """What the user's jobs cost, newest first."""
+        account = await self.account(user_id)
+        return await self._ledger.usage(account.id, query)
+
+    async def statement(self, user_id: UserId, period: Period) -> AsyncIterator[bytes]:
+        """The user's ledger of a calendar month as CSV, in parts that end anywhere.
+
+        Lines never change and none is added to what the first part has bounded: reading on with
+        pauses, on a connection for each part, gives one consistent document.
+
+        Raises:
+            InvalidInput: the month has not begun.
+        """
+        now = self._clock.now()
+        if period.start > now:
+            raise InvalidInput("month", "has not begun")
+        account = await self.account(user_id)
+        excerpt = await self._ledger.excerpt(account.id, period)
+        yield statement.beginning(period, excerpt)
+        after = excerpt.after
+        while after < excerpt.up_to:
+            lines = await self._ledger.part(
+                account.id, after=after, up_to=excerpt.up_to, limit=_STATEMENT_LINES
+            )
+            if not lines:
+                raise Internal("lines of a ledger have vanished")
+            after = lines[-1].sequence
+            yield statement.middle(lines)
+        yield statement.end(period, excerpt, now)
 
     async def change_plan(self, user_id: UserId, plan_key: str) -> Account:
         """Moves the user to a plan now; does nothing for a user who is on it.

@@ -85,6 +85,14 @@ LEDGER = (
     """,
 )
 
+USAGE = (
+    # not CONCURRENTLY: it would wait for a second migrator that waits for the lock on migrations
+    """
+    -- squawk-ignore require-concurrent-index-creation
+    CREATE INDEX holds_ended ON holds (account_id, ended_at, job_id) WHERE state <> 'open'
+    """,
+)
+
 PLANS = (
     # what versions of before the column promised
     """
@@ -134,13 +142,14 @@ PLANS = (
 
 
 def upgrade() -> None:
-    for statement in (*LEDGER, *PLANS):
+    for statement in (*LEDGER, *USAGE, *PLANS):
         op.execute(statement)
 
 
 def downgrade() -> None:
     for table in ("entitlements_outbox", "pack_versions", "clawbacks"):
         op.execute(f"DROP TABLE {table}")
+    op.execute("DROP INDEX holds_ended")
     for table, columns in (
         ("accounts", ("period_anchor", "plan_source")),
         ("plan_versions", ("storage_bytes",)),
