@@ -39,6 +39,8 @@ async def test_an_erased_user_is_gone_and_the_books_are_kept(stack: BillingStack
     assert await stack.sql("SELECT count(*) FROM transfers WHERE account_id = $1", account) >= 3
     assert await stack.sql("SELECT account_id FROM erasures") is None
     assert await stack.breaches() == []
+    left = "SELECT available + held FROM credit_accounts WHERE account_id = $1"
+    assert await stack.sql(left, account) == 0
     assert (await actions(stack, account))[-4:] == [
         "erasure.requested",
         "erasure.settled",

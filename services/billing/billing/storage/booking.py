@@ -95,7 +95,8 @@ SELECT available, held, debt FROM credit_accounts WHERE account_id = $1 FOR UPDA
 
 _EXPIRED_LOTS = """
 SELECT id, remaining - held AS free, expired, expires_at FROM credit_lots
-WHERE account_id = $1 AND remaining > held AND expires_at <= $2
+WHERE account_id = $1 AND remaining > held
+  AND ($2::timestamptz IS NULL OR expires_at <= $2)
 ORDER BY expires_at, id
 """
 
@@ -232,11 +233,23 @@ async def free_reserved(
 
 async def expire_lots(connection: Connection, account_id: AccountId, now: datetime) -> None:
     """Books off what is free in lots whose time is over; what holds reserve stays reserved."""
+    await _book_off(connection, account_id, now, until=now)
+
+
+async def forfeit_lots(connection: Connection, account_id: AccountId, now: datetime) -> None:
+    """Books off all that is free, expired or not: nobody is there to spend it any more."""
+    await _book_off(connection, account_id, now, until=None)
+
+
+async def _book_off(
+    connection: Connection, account_id: AccountId, now: datetime, *, until: datetime | None
+) -> None:
     await lock_balance(connection, account_id)
-    for row in await connection.fetch(_EXPIRED_LOTS, account_id, now):
+    for row in await connection.fetch(_EXPIRED_LOTS, account_id, until):
         # a lot may expire in parts, as its holds end: the amount before makes each part unique
         reference = f"{row['id']}/{row['expired']}"
-        transfer = ledger.expire(account_id, reference, row["free"], row["expires_at"])
+        expired_at = min(row["expires_at"], now)
+        transfer = ledger.expire(account_id, reference, row["free"], expired_at)
         await book_surely(connection, transfer, now)
         await connection.execute(_EXPIRE_LOT, row["id"], row["free"])
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from billing.domain.accounts import AccountId
 from billing.domain.payments import CustomerId
+from billing.storage.booking import forfeit_lots
 from easel_kit.db import Connection
 
 _CUSTOMERS = "SELECT id FROM customers WHERE account_id = $1 ORDER BY created_at"
@@ -55,6 +56,6 @@ async def remove_personal(lent: Connection, account_id: AccountId, now: datetime
 
     What is left of the account's credits is booked off: nobody can spend them any more.
     """
-    del now
+    await forfeit_lots(lent, account_id, now)
     for statement in _REMOVE:
         await lent.execute(statement, account_id)
