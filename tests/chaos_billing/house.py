@@ -120,6 +120,7 @@ class House:
             "scheduler_address": self.scheduler_address,
             "hold_ttl_s": hold_ttl_s,
             "sweep_interval_s": 0.1,
+            "entitlements_interval_s": 0.1,
             "log_level": "warning",
             "grace_s": 1,
         }

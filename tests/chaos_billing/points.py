@@ -8,7 +8,7 @@ from typing import Literal
 from tests.chaos_billing.trap import Spot, When
 
 Operation = Literal[
-    "sign-up", "hold", "capture", "release", "expiry", "extension", "feed", "webhook"
+    "sign-up", "hold", "capture", "release", "expiry", "extension", "feed", "webhook", "outbox"
 ]
 
 _OPEN = r"^INSERT INTO accounts"
@@ -28,6 +28,8 @@ _MOVE = r"^UPDATE accounts SET plan_key = \$2"
 _LOT = r"^INSERT INTO credit_lots"
 _FINISH = r"^UPDATE customer_leases SET lease_owner = NULL"
 _MARK = r"^UPDATE webhook_inbox SET state = \$3"
+_NOTE = r"^INSERT INTO entitlements_outbox"
+_TELL = r"^SetEntitlements$"
 _COMMIT = r"^COMMIT$"
 _ASK = r"^ResolveJob$"
 
@@ -107,4 +109,10 @@ POINTS = (
     Point("webhook", "events marked", _after(_MARK)),
     Point("webhook", "before the mark is committed", _before(_COMMIT, _MARK)),
     Point("webhook", "mark committed", _after(_COMMIT, _MARK)),
+    Point("outbox", "change of plan noted", _after(_NOTE)),
+    Point("outbox", "before the commit", _before(_COMMIT, _NOTE)),
+    Point("outbox", "committed, not answered", _after(_COMMIT, _NOTE)),
+    Point("outbox", "before the scheduler is told", _before(_TELL)),
+    Point("outbox", "the scheduler was told", _after(_TELL), is_brief=True),
+    Point("outbox", "forgotten", _after(r"^DELETE FROM entitlements_outbox WHERE account_id")),
 )

@@ -235,7 +235,7 @@ class Webhooks(Story):
         """They have the plan and its credits, once; no webhook is left."""
 
         async def done() -> bool:
-            return (await self.account()).plan_key == "pro" and await self._open() == 0
+            return (await self.account()).entitlements.plan.key == "pro" and await self._open() == 0
 
         async with asyncio.timeout(_WITHIN_S):
             await self.house.stripe.delivered()
@@ -256,6 +256,36 @@ class Webhooks(Story):
         )
 
 
+class ChangedPlan(Story):
+    """An operator moves someone to another plan."""
+
+    async def prepare(self) -> None:
+        """The account is open."""
+        await self.account()
+
+    async def act(self) -> None:
+        """The plan changes."""
+        request = pb.ChangePlanRequest(user_id=self.user, plan_key="pro")
+        await self.house.rpc.ChangePlan(request, timeout=_CALL_S)
+
+    async def judge(self) -> list[str]:
+        """One grant of the new plan, and the scheduler knows of it."""
+        account = await self.account()
+        version = account.entitlements.version
+
+        async def told() -> bool:
+            tier = self.house.scheduler.tiers.get(self.user)
+            return tier is not None and tier.version == version and await self._noted() == 0
+
+        faults = await _until(told, "the scheduler has not heard of the plan in time")
+        if account.balance.available_millicredits != FREE_GRANT + PRO_GRANT:
+            faults.append(f"balance {account.balance.available_millicredits}")
+        return faults
+
+    async def _noted(self) -> object:
+        return await self.house.value("SELECT count(*) FROM entitlements_outbox")
+
+
 STORIES: dict[Operation, type[Story]] = {
     "sign-up": SignUp,
     "hold": PlacedHold,
@@ -265,6 +295,7 @@ STORIES: dict[Operation, type[Story]] = {
     "extension": ExtendedHold,
     "feed": FedHold,
     "webhook": Webhooks,
+    "outbox": ChangedPlan,
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import asyncpg
 import httpx
 
-from billing.clients.scheduler import SchedulerJobs
+from billing.clients.scheduler import SchedulerJobs, SchedulerQueue
 
 T = TypeVar("T")
 When = Literal["before", "after"]
@@ -28,7 +28,7 @@ class Spot:
 
     Attributes:
         what: regular expression; matches a statement's text with single blanks, "COMMIT", or a call
-            as "GET /v1/path" or "ResolveJob".
+            as "GET /v1/path", "ResolveJob" or "SetEntitlements".
         when: before it is sent, or after it was answered.
         inside: regular expression; a statement of the same transaction before it. Empty: anywhere.
     """
@@ -75,7 +75,7 @@ class Trap:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _wrap_asyncpg(self) -> None:
-        connection = asyncpg.connection.Connection
+        connection: Any = asyncpg.connection.Connection
         plain, prepared = connection.execute, connection._execute
 
         async def execute(self: Any, query: str, *args: object, **more: Any) -> Any:  # noqa: ANN401
@@ -91,6 +91,7 @@ class Trap:
 
     def _wrap_calls(self) -> None:
         send, resolve = httpx.AsyncClient.send, SchedulerJobs.resolve
+        set_entitlements = SchedulerQueue.set_entitlements
 
         async def sending(self: Any, request: httpx.Request, **more: Any) -> Any:  # noqa: ANN401
             text = f"{request.method} {request.url.path}"
@@ -99,6 +100,10 @@ class Trap:
         async def resolving(self: Any, job_id: Any) -> Any:  # noqa: ANN401
             return await trap.passing("ResolveJob", lambda: resolve(self, job_id))
 
+        async def telling(self: Any, change: Any) -> None:  # noqa: ANN401
+            await trap.passing("SetEntitlements", lambda: set_entitlements(self, change))
+
         trap = self
-        httpx.AsyncClient.send = sending  # type: ignore[method-assign, assignment]
+        SchedulerQueue.set_entitlements = telling  # type: ignore[method-assign]
+        httpx.AsyncClient.send = sending  # type: ignore[method-assign]
         SchedulerJobs.resolve = resolving  # type: ignore[method-assign]

@@ -15,10 +15,11 @@ from pydantic import SecretStr
 from billing.domain.accounts import AccountId
 from billing.domain.holds import JobReport
 from billing.main import run
-from billing.settings import Settings
+from billing.ports.inbox import Keeper
+from billing.settings import Settings, StripeSettings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
-from easel.billing.v1 import billing_pb2_grpc, privacy_pb2, privacy_pb2_grpc
+from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc, privacy_pb2, privacy_pb2_grpc
 from easel_kit.db import Connection, open_pool, transaction
 from easel_kit.ids import JobId, ModelKey, UserId, new_job_id
 from easel_kit.objects import ObjectSettings
@@ -67,8 +68,10 @@ class BillingStack:
         self.objects: Path | None = None
         """A folder for anchors and tombstones."""
         self.port = 0
+        self.settings = Settings(database_url=SecretStr(url))
         self._stub: billing_pb2_grpc.BillingServiceStub | None = None
         self._privacy: privacy_pb2_grpc.PrivacyServiceStub | None = None
+        self._money: payments_pb2_grpc.PaymentServiceStub | None = None
         self._database: asyncpg.Connection | None = None
 
     @property
@@ -83,6 +86,12 @@ class BillingStack:
         assert self._privacy is not None
         return self._privacy
 
+    @property
+    def money(self) -> payments_pb2_grpc.PaymentServiceStub:
+        """Its face for money; raises our errors."""
+        assert self._money is not None
+        return self._money
+
     @asynccontextmanager
     async def running(
         self,
@@ -91,6 +100,8 @@ class BillingStack:
         scheduler_address: str = "",
         plans_file: Path | None = None,
         hold_ttl_s: float = 900,
+        stripe: StripeSettings | None = None,
+        inbox: Keeper | None = None,
     ) -> AsyncIterator[BillingStack]:
         """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled.
 
@@ -100,7 +111,7 @@ class BillingStack:
             address = scheduler_address or "127.0.0.1:1"
             if over_grpc:
                 address = await stack.enter_async_context(serve_scheduler(self.scheduler))
-            settings = Settings(
+            settings = self.settings = Settings(
                 database_url=SecretStr(self.url),
                 scheduler_address=address,
                 plans_file=plans_file,
@@ -112,6 +123,7 @@ class BillingStack:
                 objects=None if self.objects is None else ObjectSettings(url=self.objects.as_uri()),
                 entitlements_interval_s=0.05,
                 grace_s=1,
+                stripe=stripe or StripeSettings(),
             )
             self.port = 0
             ready = asyncio.Event()
@@ -129,7 +141,8 @@ class BillingStack:
                     events=scheduler,
                     resolver=scheduler,
                     queue=scheduler,
-                    removal=self.customers,
+                    removal=None if stripe else self.customers,
+                    inbox=inbox,
                     on_ready=on_ready,
                 )
             )
@@ -142,6 +155,7 @@ class BillingStack:
             channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
             self._stub = billing_pb2_grpc.BillingServiceStub(channel)
             self._privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
+            self._money = payments_pb2_grpc.PaymentServiceStub(channel)
             self._database = await asyncpg.connect(
                 self.url, server_settings={"search_path": "billing"}
             )

@@ -32,8 +32,8 @@ from tests.fakes.billing_world import BEGIN, World
 WORKERS = 16
 _TWICE = 0.2
 _FAILING = 0.05
-_WAITING = 30
-"""Events on their way at a time, out of which the next delivery is drawn."""
+_WAITING, _AT_ONCE = 30, 10
+"""Events on their way, out of which the next deliveries are drawn, and how many come at once."""
 
 # What must be the same whatever came in which order. Left out: random ids, times of day of our own,
 # and counts of how often somebody looked.
@@ -183,7 +183,9 @@ class Storm:
                     waiting += fresh
                     waiting += [one for one in fresh if self._chance.random() < _TWICE]
                 while len(waiting) > (_WAITING if seen < until else 0):
-                    await self._deliver(waiting.pop(self._chance.randrange(len(waiting))))
+                    self._chance.shuffle(waiting)
+                    now, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
+                    await asyncio.gather(*map(self._deliver, now))
             delivered.set()
         return seen
 
@@ -210,7 +212,7 @@ class Storm:
             elif delivered.is_set() and not await self._is_open():
                 return
             else:
-                await worker.kept(within_s=0.02)
+                await worker.kept(within_s=0.2)
 
     async def _is_open(self) -> bool:
         return (await self.inbox.figures()).oldest_open_at is not None

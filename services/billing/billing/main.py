@@ -18,6 +18,7 @@ from billing.loop.entitlements import publish_entitlements
 from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
 from billing.loop.pause import Pause
 from billing.ports.entitlements import Queue
+from billing.ports.inbox import Keeper
 from billing.ports.jobs import EventFeed, JobResolver
 from billing.ports.payments import Payments, WebhookVerifier
 from billing.ports.privacy import CustomerRemoval
@@ -70,6 +71,7 @@ async def run(
     payments: Payments | None = None,
     removal: CustomerRemoval | None = None,
     queue: Queue | None = None,
+    inbox: Keeper | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set.
@@ -83,6 +85,7 @@ async def run(
         payments: instead of Stripe.
         removal: who deletes customers, instead of `payments`.
         queue: instead of the scheduler that is told of changed plans.
+        inbox: keeps webhooks instead of the database, and nobody answers them.
         on_ready: is told the port.
 
     Raises:
@@ -124,7 +127,7 @@ async def run(
         )
         payments = payments or await stack.enter_async_context(open_payments(settings.stripe))
         customers = PostgresCustomers(pool)
-        inbox = PostgresInbox(pool)
+        kept = PostgresInbox(pool)
         desk = notices = money = None
         if payments is not None:
             sync = build_sync(settings.stripe, pool, plans, payments, catalogue, clock)
@@ -132,7 +135,7 @@ async def run(
             desk = PaymentDesk(billing, payments, registry, catalogue)
             money = payments, sync
         if settings.stripe.webhook_secret.get_secret_value():
-            notices = Notices(_verifier(settings.stripe), inbox, customers, clock)
+            notices = Notices(_verifier(settings.stripe), inbox or kept, customers, clock)
         store = await stack.enter_async_context(open_store(settings.objects, clock))
         publisher = EntitlementsPublisher(
             PostgresEntitlements(pool, plans),
@@ -153,8 +156,8 @@ async def run(
         side.start("feed", follow_feed(follower, Pause()))
         side.start("holds", sweep_holds(follower, interval_s=settings.sweep_interval_s))
         side.start("renewals", renew_accounts(billing, interval_s=settings.renewal_interval_s))
-        if money is not None:
-            start_inbox(side, settings.inbox, inbox, money[1], clock)
+        if money is not None and inbox is None:
+            start_inbox(side, settings.inbox, kept, money[1], clock)
         reconciliation = build_reconciliation(settings, pool, follower, money, clock)
         start_reconciliation(side, settings, reconciliation, clock)
         start_erasures(side, settings, pool, store, removal or payments, follower, clock)
@@ -224,7 +227,7 @@ def refund(settings: Settings, arguments: argparse.Namespace) -> None:
     """Gives a payment back, or `--cents` of it, and takes the credits that it bought."""
 
     async def act() -> str:
-        async with _money(settings) as (payments, customers, sync):
+        async with open_money(settings) as (payments, customers, sync):
             return await Refunds(payments, customers, sync).refund(
                 arguments.payment, arguments.cents
             )
@@ -242,7 +245,7 @@ def sync_customer(settings: Settings, arguments: argparse.Namespace) -> None:
     """Looks at a customer again and applies what Stripe says."""
 
     async def act() -> bool:
-        async with _money(settings) as (_, _, sync):
+        async with open_money(settings) as (_, _, sync):
             return await sync.sync(CustomerId(arguments.customer))
 
     sys.stdout.write(f"{arguments.customer}: {'changed' if asyncio.run(act()) else 'as before'}\n")
@@ -254,11 +257,15 @@ def declare_sync(parser: argparse.ArgumentParser) -> None:
 
 
 @asynccontextmanager
-async def _money(
-    settings: Settings,
+async def open_money(
+    settings: Settings, clock: Clock | None = None
 ) -> AsyncIterator[tuple[Payments, PostgresCustomers, CustomerSync]]:
-    """What a command about money needs."""
-    clock = SystemClock()
+    """What a command about money needs.
+
+    Raises:
+        InvalidState: no payments are set up.
+    """
+    clock = clock or SystemClock()
     async with (
         open_payments(settings.stripe) as payments,
         open_pool(

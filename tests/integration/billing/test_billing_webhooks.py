@@ -93,9 +93,9 @@ async def late_look(url: str) -> tuple[str, str]:
         fresh = raging.world.snapshot
         hold = True
 
-        async def slow(asked: CustomerId) -> CustomerSnapshot:
+        async def slow(customer_id: CustomerId) -> CustomerSnapshot:
             nonlocal hold
-            seen = await fresh(asked)
+            seen = await fresh(customer_id)
             if hold:
                 hold = False
                 is_held.set()

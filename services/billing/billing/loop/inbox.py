@@ -11,7 +11,7 @@ from billing.loop.pause import Pause
 from billing.ports.inbox import Inbox
 from billing.service.inbox import Answer, InboxWorker, Look
 from easel_kit.clock import Clock
-from easel_kit.errors import DependencyDown
+from easel_kit.errors import DependencyDown, DomainError
 from easel_kit.ids import new_id
 from easel_kit.log import get_logger
 from easel_kit.telemetry import span
@@ -78,6 +78,8 @@ def _report(look: Look) -> None:
     fields: dict[str, object] = {"customer_id": look.customer_id, "events": look.events}
     if look.error is not None:
         fields["error"] = type(look.error).__name__
+        if not isinstance(look.error, DomainError):  # a fault of ours: where it happened
+            fields["exc_info"] = look.error
     if look.dead:
         _answered.labels("dead").inc(look.dead)
         _log.error("webhooks.dead", dead=look.dead, **fields)

@@ -10,12 +10,16 @@ from billing.domain.inbox import CustomerLease, EventState, InboxFigures, KeptEv
 from billing.domain.payments import CustomerId, Notice
 
 
-class Inbox(Protocol):
-    """Events that Stripe has told of, each once."""
+class Keeper(Protocol):
+    """Where webhooks go."""
 
     async def keep(self, notice: Notice, now: datetime) -> bool:
         """Keeps an event; False when it is known already. Kept when it returns."""
         ...
+
+
+class Inbox(Keeper, Protocol):
+    """Events that Stripe has told of, each once."""
 
     async def kept(self, *, within_s: float) -> None:
         """Returns when this process has kept an event since the last lease, or after the time."""

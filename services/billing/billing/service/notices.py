@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from billing.domain.payments import Notice
-from billing.ports.inbox import Inbox
+from billing.ports.inbox import Keeper
 from billing.ports.payments import Customers, WebhookVerifier
 from easel_kit.clock import Clock
 
@@ -14,7 +14,7 @@ class Notices:
     """Checks webhooks and keeps them; whatever comes of one happens later."""
 
     def __init__(
-        self, verifier: WebhookVerifier, inbox: Inbox, customers: Customers, clock: Clock
+        self, verifier: WebhookVerifier, inbox: Keeper, customers: Customers, clock: Clock
     ) -> None:
         """`customers` knows whose payment it was where an event names no customer."""
         self._verifier = verifier

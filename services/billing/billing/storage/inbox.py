@@ -5,9 +5,7 @@ Order of locks: the customer's lease, then its events. No transaction outlives a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 
 import asyncpg
@@ -21,6 +19,7 @@ from billing.domain.inbox import (
     first_state,
 )
 from billing.domain.payments import CustomerId, Notice
+from billing.storage.bell import Bell
 from easel_kit.db import Connection, Pool, connection, transaction
 
 _COLUMNS = """
@@ -152,7 +151,7 @@ class PostgresInbox:
     def __init__(self, pool: Pool) -> None:
         """`pool` sees billing's schema."""
         self._pool = pool
-        self._has_kept = asyncio.Event()
+        self._bell = Bell()
 
     async def keep(self, notice: Notice, now: datetime) -> bool:
         """Keeps an event; False when it is known already. Kept when it returns."""
@@ -167,20 +166,18 @@ class PostgresInbox:
                 first_state(notice),
             )
         if is_new:
-            self._has_kept.set()
+            self._bell.ring()
         return bool(is_new)
 
     async def kept(self, *, within_s: float) -> None:
         """Returns when this process has kept an event since the last lease, or after the time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._has_kept.wait()
+        await self._bell.wait(within_s=within_s)
 
     async def lease(
         self, owner: str, now: datetime, until: datetime, max_attempts: int
     ) -> CustomerLease | None:
         """The customer who waits longest, with all its due events; None when nothing is due."""
-        self._has_kept.clear()  # what was kept before is seen below
+        self._bell.heard()  # what was kept before is seen below
         while True:
             async with transaction(self._pool) as lent:
                 customer_id = await lent.fetchval(_CHOOSE, now)
@@ -238,7 +235,7 @@ class PostgresInbox:
         wanted = None if event_ids is None else [*event_ids]
         async with connection(self._pool) as lent:
             rows = await lent.fetch(_REPLAY, wanted, now)
-        self._has_kept.set()
+        self._bell.ring()
         return [row["event_id"] for row in rows]
 
     async def figures(self) -> InboxFigures:
