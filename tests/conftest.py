@@ -44,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine-jobs", type=int, default=14, help="jobs that are compared with stock diffusers"
     )
+    parser.addoption(
+        "--tamperings", type=int, default=200, help="changes of the audit log that must be found"
+    )
     parser.addoption("--webhooks", type=int, default=2_000, help="webhooks of each storm")
     parser.addoption(
         "--billing-examples", type=int, default=20, help="random lives of two billing accounts"

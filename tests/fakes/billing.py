@@ -14,6 +14,7 @@ import grpc
 from billing.domain.accounts import EntitlementsChange
 from billing.domain.feed import Cursor, JobEvent
 from billing.domain.holds import JobReport, JobStatus
+from billing.domain.payments import CustomerId
 from easel.scheduler.v1 import events_pb2, events_pb2_grpc, jobs_pb2
 from easel_kit.errors import DependencyDown, OutOfRange
 from easel_kit.ids import JobId, UserId
@@ -162,6 +163,20 @@ class MemoryScheduler:
             raise DependencyDown("the scheduler is away")
         self.resolved.append(job_id)
         return self.reports.setdefault(job_id, JobReport(JobStatus.UNKNOWN))
+
+
+class MemoryCustomers:
+    """The port `CustomerRemoval`."""
+
+    def __init__(self) -> None:
+        self.deleted: list[CustomerId] = []
+        self.is_away = False
+
+    async def delete_customer(self, customer_id: CustomerId) -> None:
+        """Remembers whom; none is no error."""
+        if self.is_away:
+            raise DependencyDown("Stripe is away")
+        self.deleted.append(customer_id)
 
 
 class _EventServicer(events_pb2_grpc.EventServiceServicer):

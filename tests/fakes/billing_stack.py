@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,11 +19,12 @@ from billing.ports.inbox import Keeper
 from billing.settings import ReconciliationSettings, Settings, StripeSettings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
-from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc
+from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc, privacy_pb2, privacy_pb2_grpc
 from easel_kit.db import Connection, open_pool, transaction
 from easel_kit.ids import JobId, ModelKey, UserId, new_job_id
+from easel_kit.objects import ObjectSettings
 from easel_kit.rpc.channel import open_channel
-from tests.fakes.billing import MemoryScheduler, MovableClock, serve_scheduler
+from tests.fakes.billing import MemoryCustomers, MemoryScheduler, MovableClock, serve_scheduler
 
 ALICE = UserId("alice")
 BOB = UserId("bob")
@@ -64,9 +66,13 @@ class BillingStack:
         self.url = url
         self.clock = MovableClock()
         self.scheduler = MemoryScheduler()
+        self.customers = MemoryCustomers()
+        self.objects: Path | None = None
+        """A folder for anchors and tombstones."""
         self.port = 0
         self.settings = Settings(database_url=SecretStr(url))
         self._stub: billing_pb2_grpc.BillingServiceStub | None = None
+        self._privacy: privacy_pb2_grpc.PrivacyServiceStub | None = None
         self._money: payments_pb2_grpc.PaymentServiceStub | None = None
         self._database: asyncpg.Connection | None = None
 
@@ -75,6 +81,12 @@ class BillingStack:
         """Billing's face; raises our errors."""
         assert self._stub is not None
         return self._stub
+
+    @property
+    def privacy(self) -> privacy_pb2_grpc.PrivacyServiceStub:
+        """What the law gives a person; raises our errors."""
+        assert self._privacy is not None
+        return self._privacy
 
     @property
     def money(self) -> payments_pb2_grpc.PaymentServiceStub:
@@ -108,6 +120,9 @@ class BillingStack:
                 hold_ttl_s=hold_ttl_s,
                 sweep_interval_s=0.05,
                 renewal_interval_s=0.05,
+                erasure_interval_s=0.05,
+                audit_anchor_interval_s=0.05,
+                objects=None if self.objects is None else ObjectSettings(url=self.objects.as_uri()),
                 entitlements_interval_s=0.05,
                 grace_s=1,
                 stripe=stripe or StripeSettings(),
@@ -130,6 +145,7 @@ class BillingStack:
                     events=scheduler,
                     resolver=scheduler,
                     queue=scheduler,
+                    removal=None if stripe else self.customers,
                     inbox=inbox,
                     on_ready=on_ready,
                 )
@@ -145,6 +161,7 @@ class BillingStack:
                 open_channel(f"127.0.0.1:{self.port}", default_timeout_s=30.0)
             )
             self._stub = billing_pb2_grpc.BillingServiceStub(channel)
+            self._privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
             self._money = payments_pb2_grpc.PaymentServiceStub(channel)
             self._database = await asyncpg.connect(
                 self.url, server_settings={"search_path": "billing"}
@@ -224,6 +241,36 @@ class BillingStack:
             return (await self.hold(job_id, user)).state == state
 
         await until(reached)
+
+    async def export(self, user: str = ALICE) -> dict[str, Any]:
+        """The user's export, read whole."""
+        parts = self.privacy.ExportAccount(privacy_pb2.ExportAccountRequest(user_id=user))
+        document: dict[str, Any] = json.loads(b"".join([part.data async for part in parts]))
+        return document
+
+    async def erase(self, user: str = ALICE) -> privacy_pb2.Erasure:
+        """Asks for the user's erasure."""
+        request = privacy_pb2.EraseAccountRequest(user_id=user)
+        return (await self.privacy.EraseAccount(request)).erasure
+
+    async def erasure(self, user: str = ALICE) -> privacy_pb2.Erasure:
+        """How far it is."""
+        request = privacy_pb2.GetErasureRequest(user_id=user)
+        return (await self.privacy.GetErasure(request)).erasure
+
+    async def until_erased(self, user: str = ALICE) -> None:
+        """Returns once it is done; moves the clock on where something was waited for."""
+
+        async def done() -> bool:
+            self.clock.move(seconds=5)
+            return (await self.erasure(user)).state == privacy_pb2.ERASURE_STATE_DONE
+
+        await until(done)
+
+    async def rows(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        """All rows that a statement answers with."""
+        assert self._database is not None
+        return list(await self._database.fetch(statement, *values))
 
     async def sql(self, statement: str, *values: object) -> Any:  # noqa: ANN401 (what SQL answers)
         """The first value that a statement answers with."""

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from billing.commands import INBOX, RECONCILE, REPLAY
+from billing.custody_commands import ERASE, EXPORT, audit_verify
 from billing.main import (
     declare_refund,
     declare_sync,
@@ -20,6 +21,9 @@ if __name__ == "__main__":
     commands: dict[str, Callable[[Settings], None] | Command[Settings]] = {
         "migrate": migrate,
         "ledger-check": ledger_check,
+        "audit-verify": audit_verify,
+        "erase": ERASE,
+        "export": EXPORT,
         "refund": Command(refund, declare_refund),
         "sync": Command(sync_customer, declare_sync),
         "inbox": INBOX,

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from billing.clients.scheduler import SchedulerEvents, SchedulerJobs, SchedulerQueue
+from billing.custody import build_privacy, open_store, start_anchors, start_erasures
 from billing.domain.payments import CustomerId
 from billing.domain.plans import Catalogue
 from billing.loop.entitlements import publish_entitlements
@@ -20,7 +21,9 @@ from billing.ports.entitlements import Queue
 from billing.ports.inbox import Keeper
 from billing.ports.jobs import EventFeed, JobResolver
 from billing.ports.payments import Payments, WebhookVerifier
+from billing.ports.privacy import CustomerRemoval
 from billing.rpc import payments as payments_rpc
+from billing.rpc import privacy as privacy_rpc
 from billing.rpc.servicer import SERVICE, register
 from billing.service.accounts import Billing
 from billing.service.customers import AccountCustomers
@@ -66,6 +69,7 @@ async def run(
     events: EventFeed | None = None,
     resolver: JobResolver | None = None,
     payments: Payments | None = None,
+    removal: CustomerRemoval | None = None,
     queue: Queue | None = None,
     inbox: Keeper | None = None,
     on_ready: Callable[[int], None] | None = None,
@@ -79,6 +83,7 @@ async def run(
         events: instead of the scheduler's feed.
         resolver: instead of the scheduler's answers.
         payments: instead of Stripe.
+        removal: who deletes customers, instead of `payments`.
         queue: instead of the scheduler that is told of changed plans.
         inbox: keeps webhooks instead of the database, and nobody answers them.
         on_ready: is told the port.
@@ -131,6 +136,7 @@ async def run(
             money = payments, sync
         if settings.stripe.webhook_secret.get_secret_value():
             notices = Notices(_verifier(settings.stripe), inbox or kept, customers, clock)
+        store = await stack.enter_async_context(open_store(settings.objects, clock))
         publisher = EntitlementsPublisher(
             PostgresEntitlements(pool, plans),
             queue or SchedulerQueue(channel, timeout_s=settings.scheduler_timeout_s),
@@ -138,10 +144,13 @@ async def run(
         server = build_server()
         register(server.grpc, billing)
         payments_rpc.register(server.grpc, payments_rpc.MoneyDoor(desk, notices))
+        privacy_rpc.register(server.grpc, build_privacy(pool, clock))
         side = await stack.enter_async_context(Supervisor(stop))
         await stack.enter_async_context(
             server.serving(
-                settings.listen, [SERVICE, payments_rpc.SERVICE], grace_s=settings.grace_s
+                settings.listen,
+                [SERVICE, payments_rpc.SERVICE, privacy_rpc.SERVICE],
+                grace_s=settings.grace_s,
             )
         )
         side.start("feed", follow_feed(follower, Pause()))
@@ -151,6 +160,8 @@ async def run(
             start_inbox(side, settings.inbox, kept, money[1], clock)
         reconciliation = build_reconciliation(settings, pool, follower, money, clock)
         start_reconciliation(side, settings, reconciliation, clock)
+        start_erasures(side, settings, pool, store, removal or payments, follower, clock)
+        start_anchors(side, settings, pool, store, clock)
         side.start(
             "entitlements",
             publish_entitlements(publisher, Pause(), interval_s=settings.entitlements_interval_s),

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import SettingsConfigDict
 
+from easel_kit.objects import ObjectSettings
 from easel_kit.settings import ServiceSettings, Target
 
 _SECRET_KEY = re.compile(r"[rs]k_(?P<mode>live|test)_[A-Za-z0-9_]+")
@@ -157,6 +158,15 @@ class Settings(ServiceSettings):
     )
     sweep_interval_s: float = Field(
         10.0, gt=0, le=60, description="Seconds between two looks for holds past their time."
+    )
+    objects: ObjectSettings | None = Field(
+        None, description="Where anchors of the audit log and tombstones go; without it, nowhere."
+    )
+    audit_anchor_interval_s: float = Field(
+        300.0, gt=0, le=86_400, description="Seconds between two anchors of the audit log."
+    )
+    erasure_interval_s: float = Field(
+        5.0, gt=0, le=60, description="Seconds between two looks for erasures to go on with."
     )
     entitlements_interval_s: float = Field(
         1.0, gt=0, le=60, description="Seconds between two looks for changed plans to be told."

@@ -70,6 +70,8 @@ class Account:
     plan_source: PlanSource
     period_anchor: datetime
     """What monthly periods are counted from."""
+    is_barred: bool = False
+    """An erasure was asked for: nothing new begins."""
     subscription: SubscriptionSnapshot | None = None
     """The one that pays for the plan."""
 

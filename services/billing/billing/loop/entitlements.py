@@ -53,12 +53,12 @@ async def _publish(publisher: EntitlementsPublisher, change: EntitlementsChange)
         raise
     except Exception:  # noqa: BLE001 (this change stays; the others have their turn)
         _published.labels("failed").inc()
-        _log.exception("entitlements.refused", user_id=change.user_id)
+        _log.exception("entitlements.refused", account_id=change.account_id)
     else:
         _published.labels("published").inc()
         _log.info(
             "entitlements.published",
-            user_id=change.user_id,
+            account_id=change.account_id,
             plan=change.plan.key,
             entitlements_version=change.version,
         )

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import grpc
 import structlog
 
+from billing.domain.accounts import Account
 from billing.domain.payments import Checkout
 from billing.rpc import mapping
 from billing.service.notices import Notices
@@ -17,7 +18,7 @@ from billing.service.payments import CheckoutOrder, PaymentDesk
 from easel.billing.v1 import payments_pb2 as pb
 from easel.billing.v1 import payments_pb2_grpc
 from easel_kit.errors import InvalidInput, InvalidState
-from easel_kit.ids import UserId, user_id
+from easel_kit.ids import user_id
 from easel_kit.log import get_logger
 
 _MAX_URL_CHARS = 2_048
@@ -57,7 +58,7 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
     ) -> pb.CreateCheckoutResponse:
         """A page that sells."""
         del context
-        user, order = _user(request.user_id), order_from(request)
+        user, order = user_id(request.user_id), order_from(request)
         checkout = await self._desk().checkout(user, order)
         _log.info(
             "checkout.created",
@@ -72,7 +73,7 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
     ) -> pb.CreatePortalResponse:
         """A page that manages."""
         del context
-        user, url = _user(request.user_id), url_from("return_url", request.return_url)
+        user, url = user_id(request.user_id), url_from("return_url", request.return_url)
         return pb.CreatePortalResponse(url=await self._desk().portal(user, url))
 
     async def ChangeSubscription(  # noqa: N802
@@ -80,8 +81,9 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
     ) -> pb.ChangeSubscriptionResponse:
         """Another plan."""
         del context
-        user, key = _user(request.user_id), mapping.plan_key_from(request.plan_key)
+        user, key = user_id(request.user_id), mapping.plan_key_from(request.plan_key)
         account = await self._desk().change_subscription(user, key)
+        _bind(account)
         _log.info("subscription.changed", plan=key)
         return pb.ChangeSubscriptionResponse(account=mapping.account_to(account))
 
@@ -90,8 +92,9 @@ class PaymentServicer(payments_pb2_grpc.PaymentServiceServicer):
     ) -> pb.CancelSubscriptionResponse:
         """The end with the period, or not."""
         del context
-        user = _user(request.user_id)
+        user = user_id(request.user_id)
         account = await self._desk().cancel_subscription(user, resume=request.resume)
+        _bind(account)
         _log.info("subscription.resumed" if request.resume else "subscription.cancelled")
         return pb.CancelSubscriptionResponse(account=mapping.account_to(account))
 
@@ -176,7 +179,6 @@ def _checkout_to(checkout: Checkout) -> pb.CreateCheckoutResponse:
     return answer
 
 
-def _user(text: str) -> UserId:
-    user = user_id(text)
-    structlog.contextvars.bind_contextvars(user_id=user)
-    return user
+def _bind(account: Account) -> None:
+    # logs name the account, never the user
+    structlog.contextvars.bind_contextvars(account_id=account.id)

@@ -12,6 +12,7 @@ from billing.domain.holds import Hold, HoldOrder, Settlement
 from billing.domain.ledger import Line
 from billing.domain.plans import Catalogue, PackVersion, PlanVersion
 from billing.domain.pricing import Work
+from billing.domain.privacy import ERASED
 from billing.domain.usage import Usage, UsageQuery
 from billing.ports.ledger import Accounts, Holds, Ledger
 from easel_kit.clock import Clock
@@ -60,13 +61,19 @@ class Billing:
         return self._catalogue.packs
 
     async def account(self, user_id: UserId) -> Account:
-        """The user's account, opened on the default plan when the user is new, renewed when due."""
+        """The user's account, opened on the default plan when the user is new, renewed when due.
+
+        Raises:
+            Forbidden: the user was erased, or is being erased.
+        """
         now = self._clock.now()
         account = await self._accounts.find(user_id, now)
         if account is None:
             plan = self._catalogue.default
             await self._accounts.open(user_id, plan, period_at(now, now), now)
             account = await self._existing(user_id, now)
+        if account.is_barred:
+            raise Forbidden(ERASED)
         if account.is_due(now):
             await self.renew(account)
             account = await self._existing(user_id, now)
@@ -91,7 +98,7 @@ class Billing:
         Raises:
             Conflict: a job id has a hold of another user or for other work.
             InvalidState: a hold was released by its caller; no job may run on it.
-            Forbidden: the work is beyond the user's plan.
+            Forbidden: the work is beyond the user's plan, or the user was erased.
             InsufficientCredits: the prices are more than is available; nothing is written.
         """
         account = await self.account(user_id)

@@ -8,17 +8,23 @@ from datetime import datetime
 import asyncpg
 
 from billing.domain.accounts import Account, AccountId, Balance, Period, PlanSource
+from billing.domain.audit import Action, Actor
 from billing.domain.plans import PlanVersion
+from billing.domain.privacy import ERASED, hash_of
+from billing.storage.audit import record, record_plan
 from billing.storage.booking import expire_lots, grant_monthly
 from billing.storage.entitlements import note_change
 from billing.storage.plans import PostgresPlans
 from billing.storage.subscriptions import subscription_of
+from billing.storage.tombstones import is_erased, lock_user
+from easel_kit.audit import Detail
 from easel_kit.db import Pool, connection, transaction
+from easel_kit.errors import Forbidden
 from easel_kit.ids import UserId, new_id
 
 _SELECT = """
 SELECT a.id, p.user_id, a.opened_at, a.plan_key, a.plan_version, a.entitlements_version,
-       a.period_start, a.period_end, a.plan_source,
+       a.period_start, a.period_end, a.plan_source, a.barred_at,
        coalesce(a.period_anchor, a.opened_at) AS period_anchor, c.available, c.held, c.debt,
        s.id AS s_id, s.status AS s_status, s.plan_key AS s_plan_key,
        s.plan_version AS s_plan_version, s.period_start AS s_period_start,
@@ -37,11 +43,12 @@ LEFT JOIN subscriptions s ON s.account_id = a.id AND s.is_deciding
 _FIND = _SELECT + "WHERE p.user_id = $2"
 
 _WHERE_DUE = """
-WHERE a.id IN (
+WHERE a.barred_at IS NULL AND a.id IN (
     (SELECT id FROM accounts
-     WHERE period_end <= $1 AND plan_source <> 'subscription' LIMIT $2)
+     WHERE period_end <= $1 AND plan_source <> 'subscription' AND barred_at IS NULL LIMIT $2)
     UNION
-    (SELECT account_id FROM credit_lots WHERE remaining > held AND expires_at <= $1 LIMIT $2)
+    (SELECT l.account_id FROM credit_lots l JOIN accounts b ON b.id = l.account_id
+     WHERE l.remaining > l.held AND l.expires_at <= $1 AND b.barred_at IS NULL LIMIT $2)
 )
 LIMIT $2
 """
@@ -66,6 +73,7 @@ SET period_start = $2, period_end = $3, plan_key = $4, plan_version = $5,
     entitlements_version = entitlements_version
         + ((plan_key, plan_version) IS DISTINCT FROM ($4, $5::integer))::integer
 WHERE id = $1 AND period_end <= $2 AND plan_key = $4 AND plan_source <> 'subscription'
+  AND barred_at IS NULL
 RETURNING entitlements_version
 """
 
@@ -73,7 +81,7 @@ _CHANGE_PLAN = """
 UPDATE accounts
 SET plan_key = $2, plan_version = $3, plan_source = 'granted',
     entitlements_version = entitlements_version + 1
-WHERE id = $1 AND plan_key <> $2 AND plan_source <> 'subscription'
+WHERE id = $1 AND plan_key <> $2 AND plan_source <> 'subscription' AND barred_at IS NULL
 RETURNING period_start, period_end, entitlements_version
 """
 
@@ -93,9 +101,16 @@ class PostgresAccounts:
         return None if row is None else await self._account(row)
 
     async def open(self, user_id: UserId, plan: PlanVersion, period: Period, now: datetime) -> None:
-        """Opens the account with the plan's first grant; does nothing where there is one."""
-        account_id = AccountId(new_id("acc"))
+        """Opens the account with the plan's first grant; does nothing where there is one.
+
+        Raises:
+            Forbidden: the user was erased.
+        """
+        account_id, user = AccountId(new_id("acc")), hash_of(user_id)
         async with transaction(self._pool) as lent:
+            await lock_user(lent, user)
+            if await is_erased(lent, user):
+                raise Forbidden(ERASED)
             if not await lent.fetchval(_OPEN_PII, account_id, user_id):
                 return
             await lent.execute(
@@ -103,6 +118,8 @@ class PostgresAccounts:
             )
             await lent.execute(_OPEN_CREDITS, account_id)
             await grant_monthly(lent, account_id, plan.terms, period, now)
+            opened: Detail = {"plan": plan.key, "version": plan.version}
+            await record(lent, account_id, Action.ACCOUNT_OPENED, Actor.USER, now, detail=opened)
 
     async def renew(
         self, account: Account, plan: PlanVersion, period: Period, now: datetime
@@ -118,6 +135,7 @@ class PostgresAccounts:
             await grant_monthly(lent, account.id, plan.terms, period, now)
             if plan.version != account.plan.version:
                 await note_change(lent, account.id, version, now)
+                await record_plan(lent, account.id, plan, Actor.BILLING, now)
 
     async def change_plan(self, account_id: AccountId, plan: PlanVersion, now: datetime) -> None:
         """Moves to another plan, with its grant for the running period unless it was had."""
@@ -127,6 +145,8 @@ class PostgresAccounts:
                 period = Period(row["period_start"], row["period_end"])
                 await grant_monthly(lent, account_id, plan.terms, period, now)
                 await note_change(lent, account_id, row["entitlements_version"], now)
+                # the call is for operators; users change their plan by paying for it
+                await record_plan(lent, account_id, plan, Actor.OPERATOR, now)
 
     async def due(self, now: datetime, limit: int) -> Sequence[Account]:
         """Accounts to renew."""
@@ -146,5 +166,6 @@ class PostgresAccounts:
             has_expired_lots=row["has_expired_lots"],
             plan_source=PlanSource(row["plan_source"]),
             period_anchor=row["period_anchor"],
+            is_barred=row["barred_at"] is not None,
             subscription=None if row["s_id"] is None else subscription_of(row, "s_"),
         )

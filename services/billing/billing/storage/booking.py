@@ -29,7 +29,7 @@ WITH balance AS (
         held = held + $3,
         debt = debt + $12 - least(debt, greatest($2, 0)),
         sequence = sequence + CASE WHEN debt > 0 AND $2 > 0 THEN 2 ELSE 1 END
-    WHERE account_id = $1 AND available + $2 >= 0
+    WHERE account_id = $1 AND available + $2 >= 0 AND NOT (barred AND $3 > 0)
     RETURNING available, held, debt, sequence, greatest(least($2, $2 - available), 0) AS repaid
 ), transfer AS (
     INSERT INTO transfers (id, account_id, sequence, kind, reference, job_id, description,
@@ -95,7 +95,8 @@ SELECT available, held, debt FROM credit_accounts WHERE account_id = $1 FOR UPDA
 
 _EXPIRED_LOTS = """
 SELECT id, remaining - held AS free, expired, expires_at FROM credit_lots
-WHERE account_id = $1 AND remaining > held AND expires_at <= $2
+WHERE account_id = $1 AND remaining > held
+  AND ($2::timestamptz IS NULL OR expires_at <= $2)
 ORDER BY expires_at, id
 """
 
@@ -130,6 +131,7 @@ class Lot:
 async def book(connection: Connection, transfer: Transfer, now: datetime) -> Balance | None:
     """Writes a transfer that makes nothing available; None, and nothing written, if it falls short.
 
+    None also when it would reserve something of an account that is being erased.
     The account's balance stays locked until the transaction ends.
     """
     row = await _book(connection, transfer, now)
@@ -231,11 +233,23 @@ async def free_reserved(
 
 async def expire_lots(connection: Connection, account_id: AccountId, now: datetime) -> None:
     """Books off what is free in lots whose time is over; what holds reserve stays reserved."""
+    await _book_off(connection, account_id, now, until=now)
+
+
+async def forfeit_lots(connection: Connection, account_id: AccountId, now: datetime) -> None:
+    """Books off all that is free, expired or not: nobody is there to spend it any more."""
+    await _book_off(connection, account_id, now, until=None)
+
+
+async def _book_off(
+    connection: Connection, account_id: AccountId, now: datetime, *, until: datetime | None
+) -> None:
     await lock_balance(connection, account_id)
-    for row in await connection.fetch(_EXPIRED_LOTS, account_id, now):
+    for row in await connection.fetch(_EXPIRED_LOTS, account_id, until):
         # a lot may expire in parts, as its holds end: the amount before makes each part unique
         reference = f"{row['id']}/{row['expired']}"
-        transfer = ledger.expire(account_id, reference, row["free"], row["expires_at"])
+        expired_at = min(row["expires_at"], now)
+        transfer = ledger.expire(account_id, reference, row["free"], expired_at)
         await book_surely(connection, transfer, now)
         await connection.execute(_EXPIRE_LOT, row["id"], row["free"])
 

@@ -7,6 +7,7 @@ from datetime import datetime
 import asyncpg
 
 from billing.domain.accounts import AccountId, PlanSource
+from billing.domain.audit import Action, Actor
 from billing.domain.customers import Customer, Outcome
 from billing.domain.effects import Effect, GiveBack
 from billing.domain.payments import (
@@ -14,11 +15,14 @@ from billing.domain.payments import (
     CustomerSnapshot,
     SubscriptionSnapshot,
 )
+from billing.domain.privacy import ERASED
 from billing.domain.purchases import Purchase
+from billing.storage.audit import record
 from billing.storage.purchases import claw_back, give_back, grant_purchase, move_plan
 from billing.storage.subscriptions import subscription_of
+from easel_kit.audit import Detail
 from easel_kit.db import Connection, Pool, connection, transaction
-from easel_kit.errors import Internal
+from easel_kit.errors import Forbidden
 
 _COLUMNS = "id, account_id, version, is_deleted"
 
@@ -35,8 +39,12 @@ WHERE l.payment = $1 AND l.payment <> ''
 ORDER BY c.is_deleted, c.created_at DESC LIMIT 1
 """
 
+# Waits for whoever bars the account, and does nothing then.
 _ADD = """
-INSERT INTO customers (id, account_id, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+INSERT INTO customers (id, account_id, created_at)
+SELECT $1, a.id, $3 FROM accounts a WHERE a.id = $2 AND a.barred_at IS NULL FOR SHARE
+ON CONFLICT DO NOTHING
+RETURNING true
 """
 
 # The row is locked until the commit: of two looks that began together one is applied.
@@ -110,12 +118,18 @@ class PostgresCustomers:
         return None if found is None else CustomerId(found)
 
     async def add(self, account_id: AccountId, customer_id: CustomerId, now: datetime) -> Customer:
-        """Keeps the account's customer; where it has one that is not deleted, answers that."""
-        async with connection(self._pool) as lent:
-            await lent.execute(_ADD, customer_id, account_id, now)
+        """Keeps the account's customer; where it has one that is not deleted, answers that.
+
+        Raises:
+            Forbidden: the account is being erased.
+        """
+        async with transaction(self._pool) as lent:
+            if await lent.fetchval(_ADD, customer_id, account_id, now):
+                linked = Action.CUSTOMER_LINKED
+                await record(lent, account_id, linked, Actor.USER, now)
             row = await lent.fetchrow(_OF_ACCOUNT, account_id)
         if row is None:
-            raise Internal("a customer has vanished")
+            raise Forbidden(ERASED)
         return _customer(row)
 
     async def apply(
@@ -131,10 +145,13 @@ class PostgresCustomers:
             ):
                 return None
             changed = snapshot.is_deleted is not customer.is_deleted
-            changed |= await _keep_subscriptions(lent, customer, snapshot, outcome)
+            seen = await _keep_subscriptions(lent, customer, snapshot, outcome)
+            changed |= seen
             changed |= await _decide_plan(lent, customer.account_id, outcome, now)
             for effect in outcome.effects:
                 changed |= await _book(lent, customer.account_id, effect, now)
+            if seen:
+                await _record_subscriptions(lent, customer, snapshot, now)
         return changed
 
     async def subscription(self, account_id: AccountId) -> SubscriptionSnapshot | None:
@@ -171,6 +188,15 @@ async def _keep_subscriptions(
             )
         )
     return changed
+
+
+async def _record_subscriptions(
+    lent: Connection, customer: Customer, snapshot: CustomerSnapshot, now: datetime
+) -> None:
+    """One audit row of all that a look has seen changed: subscriptions and their status."""
+    states: Detail = {one.id: one.status.value for one in snapshot.subscriptions}
+    changed = Action.SUBSCRIPTION_CHANGED
+    await record(lent, customer.account_id, changed, Actor.STRIPE, now, detail=states)
 
 
 async def _decide_plan(

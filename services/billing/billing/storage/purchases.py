@@ -10,9 +10,11 @@ from datetime import datetime, timedelta
 
 from billing.domain import ledger
 from billing.domain.accounts import AccountId, Period, PlanSource
+from billing.domain.audit import Action, Actor
 from billing.domain.ledger import Part
 from billing.domain.plans import PlanVersion
 from billing.domain.purchases import Clawback, Division, Paid, Purchase, PurchaseSource, divide
+from billing.storage.audit import record, record_plan
 from billing.storage.booking import (
     Lot,
     book_surely,
@@ -23,9 +25,15 @@ from billing.storage.booking import (
     lock_balance,
 )
 from billing.storage.entitlements import note_change
+from easel_kit.audit import Detail
 from easel_kit.db import Connection
 
 _GIVE_BACK = "give_back"
+_ACTORS = {
+    PlanSource.DEFAULT: Actor.BILLING,
+    PlanSource.GRANTED: Actor.OPERATOR,
+    PlanSource.SUBSCRIPTION: Actor.STRIPE,
+}
 # What comes back lasts as long as it would have when it was taken, and at least this long.
 _LEAST_TIME_BACK = timedelta(days=30)
 _BOUGHT = [source.value for source in PurchaseSource]
@@ -101,7 +109,11 @@ async def grant_purchase(
     )
     reference = f"{purchase.source}/{purchase.reference}"
     transfer = ledger.purchase(account_id, reference, purchase.millicredits, purchase.description)
-    return await grant(lent, lot, transfer, now)
+    if not await grant(lent, lot, transfer, now):
+        return False
+    bought: Detail = {"reference": reference, "millicredits": purchase.millicredits}
+    await record(lent, account_id, Action.PURCHASE_GRANTED, Actor.STRIPE, now, detail=bought)
+    return True
 
 
 async def purchased(lent: Connection, account_id: AccountId, payment: str) -> int:
@@ -141,6 +153,12 @@ async def claw_back(
         row["expires_at"],
     )
     await _take(lent, account_id, clawback, division, now)
+    taken: Detail = {
+        "reference": clawback.reference,
+        "taken": division.taken,
+        "owed": division.owed,
+    }
+    await record(lent, account_id, Action.PURCHASE_CLAWED_BACK, Actor.STRIPE, now, detail=taken)
     return True
 
 
@@ -160,6 +178,8 @@ async def give_back(lent: Connection, account_id: AccountId, reference: str, now
             _GIVE_BACK, f"{account_id}/{reference}", row["payment"], row["amount"], expires_at
         )
         await grant(lent, lot, ledger.give_back(account_id, reference, row["amount"]), now)
+    returned: Detail = {"reference": reference, "millicredits": row["amount"]}
+    await record(lent, account_id, Action.PURCHASE_GIVEN_BACK, Actor.STRIPE, now, detail=returned)
     return True
 
 
@@ -185,6 +205,8 @@ async def move_plan(  # noqa: PLR0917 (all that makes up an account's plan)
         await note_change(lent, account_id, version, now)
     if source is not PlanSource.SUBSCRIPTION:
         await grant_monthly(lent, account_id, plan.terms, period, now)
+    if has_changed:
+        await record_plan(lent, account_id, plan, _ACTORS[source], now)
     return has_changed
 
 
