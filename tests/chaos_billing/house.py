@@ -26,7 +26,7 @@ from tests.fakes.stripe_stand_in import StripeStandIn, stripe_stand_in
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_S, _ANSWER_S, _DEATH_S = 60.0, 20.0, 30.0
-LEASE_S = 1.5
+LEASE_S = 3.0
 SHORT_TTL_S, LONG_TTL_S = 1.0, 900.0
 
 

@@ -21,7 +21,7 @@ from tests.chaos_billing.house import LONG_TTL_S, SHORT_TTL_S, House
 from tests.chaos_billing.points import Operation
 from tests.fakes.billing_stack import FREE_GRANT, PRICE, PRO_GRANT, work
 
-_CALL_S = 3.0
+_CALL_S = 5.0
 _WITHIN_S = 60.0
 _LOOK_S = 0.05
 SUCCEEDED = JobReport(JobStatus.SUCCEEDED, 10, 10)
@@ -40,7 +40,7 @@ class Story:
         self.job = new_job_id()
 
     async def prepare(self) -> None:
-        """Before the trap is set."""
+        """Before the trap is set; may be repeated."""
         await self.place()
 
     async def act(self) -> None:
@@ -210,6 +210,7 @@ class Buyer(Story):
 
     with_stripe = True
     session = ""
+    _has_paid = False
 
     async def prepare(self) -> None:
         """They have a customer at Stripe."""
@@ -225,17 +226,19 @@ class Buyer(Story):
         self.session = checkout.url.rsplit("/", 1)[-1]
         await self.house.stripe.delivered()
 
+    def pay(self) -> None:
+        """Once."""
+        if not self._has_paid:
+            self._has_paid = True
+            self.house.stripe.pay(self.session)
+
 
 class Webhooks(Buyer):
     """They pay for a plan."""
 
-    _paid = False
-
     async def act(self) -> None:
         """They pay; Stripe repeats what is not answered."""
-        if not self._paid:
-            self._paid = True
-            self.house.stripe.pay(self.session)
+        self.pay()
 
     async def judge(self) -> list[str]:
         """They have the plan and its credits, once; no webhook is left."""
@@ -298,7 +301,7 @@ class ErasedUser(Buyer):
     async def prepare(self) -> None:
         """They have paid, and a job of theirs has run."""
         await super().prepare()
-        self.house.stripe.pay(self.session)
+        self.pay()
         await self.house.stripe.delivered()
         await _until(self._has_plan, "")
         await self.place()
@@ -354,10 +357,10 @@ STORIES: dict[Operation, type[Story]] = {
 }
 
 
-async def acted(story: Story) -> bool:
-    """Whether the call was answered; a caller that was cut off tries again."""
+async def answered(call: Callable[[], Awaitable[None]]) -> bool:
+    """Whether it was answered; a caller that was cut off tries again."""
     try:
-        await story.act()
+        await call()
     except (DependencyDown, DeadlineExceeded):
         return False
     return True
