@@ -33,8 +33,9 @@ SHORT_TTL_S, LONG_TTL_S = 1.0, 900.0
 class Billing:
     """The process, as it comes and goes."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, plant: str) -> None:
         self.folder = folder
+        self.plant = plant
         self.port = port
         self.kills = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -55,6 +56,7 @@ class Billing:
                 "-m",
                 "tests.chaos_billing.process",
                 str(file),
+                self.plant,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=asyncio.subprocess.PIPE,
@@ -108,6 +110,8 @@ class House:
         self.scheduler = scheduler
         self.stripe = stripe
         self.scheduler_address = ""
+        self.patience_s = 60.0
+        """A promise that is not kept after so long is broken."""
         self.rpc: billing_pb2_grpc.BillingServiceStub
         self.money: payments_pb2_grpc.PaymentServiceStub
         self.privacy: privacy_pb2_grpc.PrivacyServiceStub
@@ -158,9 +162,9 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(url: str, folder: Path) -> AsyncIterator[House]:
-    """A migrated database's house; billing runs when it is told to."""
-    billing, scheduler = Billing(folder, free_port()), MemoryScheduler()
+async def open_house(url: str, folder: Path, *, plant: str = "") -> AsyncIterator[House]:
+    """A migrated database's house; billing runs when told to, with the fault that is named."""
+    billing, scheduler = Billing(folder, free_port(), plant), MemoryScheduler()
     async with (
         serve_scheduler(scheduler) as scheduler_address,
         stripe_stand_in(signs_with="system", first_retry_s=0.1) as stripe,

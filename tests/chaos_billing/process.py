@@ -1,7 +1,8 @@
-"""`python -m tests.chaos_billing.process FILE`: real billing, with a trap that its parent sets.
+"""`python -m tests.chaos_billing.process FILE PLANT`: billing, with a trap that its parent sets.
 
-FILE holds the settings as JSON. Each line on stdin is a spot as JSON, or null; a line on stdout
-answers that it is set. It ends with its stdin, that is, with its parent.
+FILE holds the settings as JSON; PLANT names a fault to be planted, or is empty. Each line on stdin
+is a spot as JSON, or null; a line on stderr answers that it is set. It ends with its stdin, so with
+its parent.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from billing.main import run
 from billing.settings import Settings
 from easel_kit.log import configure_logging
+from tests.chaos_billing.plants import PLANTS
 from tests.chaos_billing.trap import Spot, Trap
 
 
@@ -47,4 +49,6 @@ async def listen(trap: Trap, stop: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
+    if plant := sys.argv[2]:
+        PLANTS[plant]()
     asyncio.run(main(json.loads(Path(sys.argv[1]).read_text())))

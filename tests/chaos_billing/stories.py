@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import ClassVar
 
 from billing.domain.holds import JobReport, JobStatus
@@ -22,7 +23,6 @@ from tests.chaos_billing.points import Operation
 from tests.fakes.billing_stack import FREE_GRANT, PRICE, PRO_GRANT, work
 
 _CALL_S = 5.0
-_WITHIN_S = 60.0
 _LOOK_S = 0.05
 SUCCEEDED = JobReport(JobStatus.SUCCEEDED, 10, 10)
 RUNNING = JobReport(JobStatus.RUNNING, 1, 10)
@@ -75,7 +75,7 @@ class Story:
     async def wrong(self, state: pb.HoldState.ValueType, charged: int, granted: int) -> list[str]:
         """Where hold, lines and balance do not say: ended so, charged so much, once."""
         name = pb.HoldState.Name(state)
-        faults = await _until(self._is(state), f"the hold is not {name} in time")
+        faults = await self.until(self._is(state), f"the hold is not {name} in time")
         hold, account = await self.hold(), await self.account()
         if hold.captured_millicredits != charged:
             faults.append(f"charged {hold.captured_millicredits}, not {charged}")
@@ -88,6 +88,16 @@ class Story:
         if await self.house.value(ends, self.job) != 1:
             faults.append("it ended not exactly once")
         return faults
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], fault: str) -> list[str]:
+        """Waits as long as a promise allows; the fault, when it does not hold by then."""
+        end = time.monotonic() + self.house.patience_s
+        while time.monotonic() < end:
+            with suppress(DependencyDown, DeadlineExceeded):
+                if await holds():
+                    return []
+            await asyncio.sleep(_LOOK_S)
+        return [fault]
 
     def _is(self, state: pb.HoldState.ValueType) -> Callable[[], Awaitable[bool]]:
         async def reached() -> bool:
@@ -185,7 +195,7 @@ class ExtendedHold(Story):
         async def later() -> bool:
             return (await self.hold()).expires_at.ToMilliseconds() > self._first
 
-        faults = await _until(later, "the hold of a live job is not extended in time")
+        faults = await self.until(later, "the hold of a live job is not extended in time")
         if (await self.hold()).state != pb.HOLD_STATE_OPEN:
             faults.append("the hold of a live job has ended")
         await self.happen(SUCCEEDED)
@@ -246,9 +256,9 @@ class Webhooks(Buyer):
         async def done() -> bool:
             return (await self.account()).entitlements.plan.key == "pro" and await self._open() == 0
 
-        async with asyncio.timeout(_WITHIN_S):
+        async with asyncio.timeout(self.house.patience_s):
             await self.house.stripe.delivered()
-        faults = await _until(done, "the plan has not come, or webhooks are left")
+        faults = await self.until(done, "the plan has not come, or webhooks are left")
         balance = (await self.account()).balance.available_millicredits
         if balance != FREE_GRANT + PRO_GRANT:
             faults.append(f"balance {balance}")
@@ -286,7 +296,7 @@ class ChangedPlan(Story):
             tier = self.house.scheduler.tiers.get(self.user)
             return tier is not None and tier.version == version and await self._noted() == 0
 
-        faults = await _until(told, "the scheduler has not heard of the plan in time")
+        faults = await self.until(told, "the scheduler has not heard of the plan in time")
         if account.balance.available_millicredits != FREE_GRANT + PRO_GRANT:
             faults.append(f"balance {account.balance.available_millicredits}")
         return faults
@@ -303,10 +313,10 @@ class ErasedUser(Buyer):
         await super().prepare()
         self.pay()
         await self.house.stripe.delivered()
-        await _until(self._has_plan, "")
+        await self.until(self._has_plan, "")
         await self.place()
         await self.happen(SUCCEEDED)
-        await _until(self._is(pb.HOLD_STATE_CAPTURED), "")
+        await self.until(self._is(pb.HOLD_STATE_CAPTURED), "")
         self._customer = await self.house.value(
             "SELECT c.id FROM customers c JOIN account_pii p USING (account_id) "
             "WHERE p.user_id = $1",
@@ -326,7 +336,7 @@ class ErasedUser(Buyer):
             answer = await self.house.privacy.GetErasure(request, timeout=_CALL_S)
             return answer.erasure.state == privacy.ERASURE_STATE_DONE
 
-        faults = await _until(done, "the erasure is not done in time")
+        faults = await self.until(done, "the erasure is not done in time")
         if await self.house.value("SELECT count(*) FROM account_pii WHERE user_id = $1", self.user):
             faults.append("the account still leads to the user")
         if await self.house.value("SELECT count(*) FROM customers WHERE id = $1", self._customer):
@@ -364,15 +374,3 @@ async def answered(call: Callable[[], Awaitable[None]]) -> bool:
     except (DependencyDown, DeadlineExceeded):
         return False
     return True
-
-
-async def _until(holds: Callable[[], Awaitable[bool]], fault: str) -> list[str]:
-    end = time.monotonic() + _WITHIN_S
-    while time.monotonic() < end:
-        try:
-            if await holds():
-                return []
-        except (DependencyDown, DeadlineExceeded):
-            pass
-        await asyncio.sleep(_LOOK_S)
-    return [fault]

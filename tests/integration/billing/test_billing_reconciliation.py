@@ -188,6 +188,8 @@ async def test_a_change_that_no_webhook_told_of_is_mended(scene: Scene) -> None:
 async def test_a_customer_nobody_knows_and_a_broken_ledger_are_findings(scene: Scene) -> None:
     scene.shop.changed = {EVE: scene.clock.now()}
     scene.shop.unknown = {EVE}
+    # with an event and without our account id: another application's
+    assert kinds(await scene.reconciliation.run_now(RunKind.HOURLY)) == []
     await scene.stack.place()
     account = await scene.stack.sql(
         "UPDATE credit_accounts SET available = available + 1 RETURNING account_id"

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import REGISTRY
 
+from billing.clients.stripe.payments import _EVENT_TYPES
 from billing.domain.feed import Finding
 from billing.domain.inbox import (
     CustomerLease,
@@ -61,6 +62,11 @@ def test_only_what_tells_of_a_customers_money_is_answered(
     kind: str, customer: CustomerId | None, state: EventState
 ) -> None:
     assert first_state(Notice("evt_1", kind, customer, NOW)) is state
+
+
+def test_all_that_reconciliation_asks_stripe_for_is_answered_when_it_comes() -> None:
+    for kind in _EVENT_TYPES:
+        assert first_state(Notice("evt_1", kind, ANN, NOW)) is EventState.PENDING
 
 
 def test_tries_are_ever_further_apart_up_to_a_limit() -> None:
