@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_token(command("token", "Print an access token for the running stack."))
     command("status", "Show what runs and how it feels.").set_defaults(command=inspection.status)
     _add_logs(command("logs", "Show the last lines of the logs."))
+    check = command("ledger-check", "Check that billing's ledger adds up.")
+    check.set_defaults(command=inspection.ledger_check)
     clean = command("clean", "Stop the stack and remove its folder.")
     clean.set_defaults(command=inspection.clean)
     return parser
