@@ -51,6 +51,10 @@ status: setup ## what runs, where, and how it feels
 logs: setup ## the services' logs: [SERVICE=scheduler]
 	@$(PY) -m easel_local logs --state $(call quote,$(STATE)) $(if $(SERVICE),$(SERVICE))
 
+.PHONY: audit-verify
+audit-verify: setup ## billing's audit log in the stack of STATE against its anchors; fails when something was changed
+	@$(PY) -m easel_local audit-verify --state $(call quote,$(STATE))
+
 .PHONY: clean
 clean: ## stop the stack of STATE and remove its data, caches and .venv
 	@if [ -x $(PY) ]; then $(PY) -m easel_local clean --state $(call quote,$(STATE)); fi

@@ -14,10 +14,13 @@ from pathlib import Path
 import asyncpg
 
 from billing.storage.check import LedgerCheck
-from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc
+from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc, privacy_pb2_grpc
 from easel.billing.v1 import payments_pb2 as payments
+from easel_kit.audit_check import AuditReport, verify
+from easel_kit.clock import SystemClock
 from easel_kit.db import open_pool
 from easel_kit.errors import DeadlineExceeded, DependencyDown
+from easel_kit.objects import FolderStore
 from easel_kit.rpc.channel import open_channel
 from easel_local.ports import free_port
 from tests.chaos_billing.trap import Spot
@@ -108,6 +111,8 @@ class House:
         self.scheduler = scheduler
         self.stripe = stripe
         self.scheduler_address = ""
+        self.objects = billing.folder / "objects"
+        self.privacy: privacy_pb2_grpc.PrivacyServiceStub
         self.rpc: billing_pb2_grpc.BillingServiceStub
         self.money: payments_pb2_grpc.PaymentServiceStub
         self.database: asyncpg.Connection[asyncpg.Record]
@@ -121,6 +126,9 @@ class House:
             "hold_ttl_s": hold_ttl_s,
             "sweep_interval_s": 0.1,
             "entitlements_interval_s": 0.1,
+            "erasure_interval_s": 0.1,
+            "audit_anchor_interval_s": 0.1,
+            "objects": {"url": self.objects.as_uri()},
             "log_level": "warning",
             "grace_s": 1,
         }
@@ -154,6 +162,12 @@ class House:
             found = await LedgerCheck(pool).run()
         return [f"{breach.invariant}: {breach.reference}" for breach in found]
 
+    async def audit(self) -> AuditReport:
+        """What `audit-verify` says."""
+        store = FolderStore(self.objects, SystemClock())
+        async with open_pool(self.url, schema="billing", name="test", max_size=1) as pool:
+            return await verify(pool, store, "billing")
+
 
 @asynccontextmanager
 async def open_house(url: str, folder: Path) -> AsyncIterator[House]:
@@ -167,6 +181,7 @@ async def open_house(url: str, folder: Path) -> AsyncIterator[House]:
         house = House(url, billing, scheduler, stripe)
         house.scheduler_address = scheduler_address
         house.rpc = billing_pb2_grpc.BillingServiceStub(channel)
+        house.privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
         house.money = payments_pb2_grpc.PaymentServiceStub(channel)
         house.database = await asyncpg.connect(url, server_settings={"search_path": "billing"})
         stripe.deliver_to(house.forward)

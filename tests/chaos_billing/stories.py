@@ -14,7 +14,8 @@ from typing import ClassVar
 from billing.domain.holds import JobReport, JobStatus
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import payments_pb2 as payments
-from easel_kit.errors import DeadlineExceeded, DependencyDown
+from easel.billing.v1 import privacy_pb2 as privacy
+from easel_kit.errors import DeadlineExceeded, DependencyDown, Forbidden
 from easel_kit.ids import UserId, new_job_id
 from tests.chaos_billing.house import LONG_TTL_S, SHORT_TTL_S, House
 from tests.chaos_billing.points import Operation
@@ -23,6 +24,7 @@ from tests.fakes.billing_stack import FREE_GRANT, PRICE, PRO_GRANT, work
 _CALL_S = 3.0
 _WITHIN_S = 60.0
 _LOOK_S = 0.05
+_STEPS = ("requested", "settled", "cancelled", "finished")
 SUCCEEDED = JobReport(JobStatus.SUCCEEDED, 10, 10)
 RUNNING = JobReport(JobStatus.RUNNING, 1, 10)
 
@@ -286,6 +288,80 @@ class ChangedPlan(Story):
         return await self.house.value("SELECT count(*) FROM entitlements_outbox")
 
 
+class ErasedUser(Story):
+    """Someone with an open hold and a customer at Stripe is erased."""
+
+    with_stripe = True
+
+    async def prepare(self) -> None:
+        """They placed a hold and stood at the checkout."""
+        await self.place()
+        request = payments.CreateCheckoutRequest(
+            user_id=self.user,
+            plan_key="pro",
+            success_url="http://127.0.0.1/done",
+            cancel_url="http://127.0.0.1/left",
+            idempotency_key=f"key-{self.user}",
+        )
+        await self.house.money.CreateCheckout(request, timeout=_CALL_S)
+        of_user = "SELECT account_id FROM account_pii WHERE user_id = $1"
+        self._account = await self.house.value(of_user, self.user)
+        of_account = "SELECT id FROM customers WHERE account_id = $1"
+        self._customer = str(await self.house.value(of_account, self._account))
+        await self.house.stripe.delivered()
+
+    async def act(self) -> None:
+        """They ask for it."""
+        request = privacy.EraseAccountRequest(user_id=self.user)
+        await self.house.privacy.EraseAccount(request, timeout=_CALL_S)
+
+    async def judge(self) -> list[str]:
+        """It is done; each step once; nothing of them is left, here or at Stripe."""
+
+        async def done() -> bool:
+            request = privacy.GetErasureRequest(user_id=self.user)
+            answer = await self.house.privacy.GetErasure(request, timeout=_CALL_S)
+            return answer.erasure.state == privacy.ERASURE_STATE_DONE
+
+        faults = await _until(done, "the erasure is not done in time")
+        for table in ("account_pii", "customers", "subscriptions"):
+            rows = f"SELECT count(*) FROM {table} WHERE account_id = $1"
+            if await self.house.value(rows, self._account) != 0:
+                faults.append(f"{table} still knows them")
+        steps = "SELECT count(*) FROM audit WHERE subject = $1 AND action LIKE 'erasure.%'"
+        if (count := await self.house.value(steps, self._account)) != len(_STEPS):
+            faults.append(f"{count} steps in the audit log, not {len(_STEPS)}")
+        client = self.house.stripe.client()
+        kept = await asyncio.to_thread(client.v1.customers.retrieve, self._customer)
+        if not kept.deleted:
+            faults.append("the customer lives on at Stripe")
+        try:
+            await self.account()
+        except Forbidden:
+            return faults
+        return [*faults, "the account was opened again"]
+
+
+class AnchoredLog(Story):
+    """The audit log grows and is anchored."""
+
+    async def prepare(self) -> None:
+        """Nothing before."""
+
+    async def act(self) -> None:
+        """An account is opened."""
+        await self.account()
+
+    async def judge(self) -> list[str]:
+        """All rows are anchored, and the log is as it was written."""
+
+        async def anchored() -> bool:
+            return (await self.house.audit()).unanchored == 0
+
+        faults = await _until(anchored, "the log is not anchored in time")
+        return faults + [str(finding) for finding in (await self.house.audit()).findings]
+
+
 STORIES: dict[Operation, type[Story]] = {
     "sign-up": SignUp,
     "hold": PlacedHold,
@@ -296,6 +372,8 @@ STORIES: dict[Operation, type[Story]] = {
     "feed": FedHold,
     "webhook": Webhooks,
     "outbox": ChangedPlan,
+    "erasure": ErasedUser,
+    "anchor": AnchoredLog,
 }
 
 

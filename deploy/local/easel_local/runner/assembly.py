@@ -57,6 +57,21 @@ def assemble(settings: LocalSettings, state: State, notice: Callable[[str], None
     return Stack(state, parts, facts, notice)
 
 
+def service_of(
+    settings: LocalSettings, state: State, ports: Mapping[str, int], name: str
+) -> Service:
+    """One service of the stack that runs with these ports, for commands that need its settings."""
+    _, admin_url = _postgres(settings, state, ports["postgres"])
+    _, redis_url = _redis(settings, state, ports["redis"])
+    table = build_table(settings, state, Places(ports, admin_url, redis_url))
+    return next(service for service in table if service.name == name)
+
+
+def environment_of(service: Service) -> dict[str, str]:
+    """All that a process of the service sees."""
+    return {**service.defaults, **_inherited(), **service.env}
+
+
 def service_parts(table: list[Service], state: State) -> list[Part]:
     """The rows of a table as parts of a stack, with logs in state."""
     base_env = _inherited()

@@ -165,7 +165,10 @@ def _billing(settings: LocalSettings, state: State, places: Places) -> Service:
         argv=("python", "-m", "billing"),
         env=_common("BILLING", "billing", places)
         | _database("billing", state, places)
-        | {"BILLING_SCHEDULER_ADDRESS": _schedulers(settings, places)},
+        | {
+            "BILLING_SCHEDULER_ADDRESS": _schedulers(settings, places),
+            "BILLING_OBJECTS__URL": state.audit.as_uri(),
+        },
         defaults=_defaults("BILLING", settings),
         health=Health("grpc", places.address("billing")),
         needs=("migrate-billing",),
