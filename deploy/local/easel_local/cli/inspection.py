@@ -1,4 +1,4 @@
-"""Commands about a stack that runs in another process: down, token, status, logs, audit-verify, clean."""
+"""Commands about a stack that runs in another process: down, token, status, logs and others."""
 
 from __future__ import annotations
 
