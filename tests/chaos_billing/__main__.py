@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from billing.main import migrate
 from billing.settings import Settings
+from easel_kit.log import configure_logging
 from easel_local.postgres import Postgres
 from tests.chaos_billing.drive import Broken, drive
 from tests.chaos_billing.house import open_house
@@ -23,6 +24,7 @@ from tests.chaos_billing.points import POINTS, Point
 def main() -> int:
     """0: every promise was kept; 1: some was broken."""
     arguments = _arguments()
+    configure_logging("chaos", "warning")
     points = [point for point in POINTS if arguments.only in point.title]
     folder = Path(tempfile.mkdtemp(prefix="easel-chaos-billing-"))
     begun = time.monotonic()

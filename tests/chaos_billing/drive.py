@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.chaos_billing.house import House
 from tests.chaos_billing.points import Point
-from tests.chaos_billing.stories import STORIES, Story, acted
+from tests.chaos_billing.stories import STORIES, Story, answered
 
 _TRIES = 40
 _PAUSE_S = 0.25
@@ -42,9 +42,10 @@ async def drive(
 async def kill_at(house: House, point: Point, story: Story) -> list[str]:
     """Kills billing in a story; what is wrong afterwards."""
     await house.run(hold_ttl_s=story.hold_ttl_s, with_stripe=story.with_stripe)
-    await story.prepare()
+    if not await _patiently(story.prepare):
+        return ["it did not begin"]
     await house.billing.arm(point.spot)
-    acting = asyncio.create_task(acted(story))
+    acting = asyncio.create_task(answered(story.act))
     try:
         await house.billing.died()
     except TimeoutError:
@@ -54,8 +55,15 @@ async def kill_at(house: House, point: Point, story: Story) -> list[str]:
         with suppress(asyncio.CancelledError):
             await acting
     await house.run(hold_ttl_s=story.hold_ttl_s, with_stripe=story.with_stripe)
+    if not await _patiently(story.act):
+        return ["its caller got no answer any more"]
+    return await story.judge()
+
+
+async def _patiently(call: Callable[[], Awaitable[None]]) -> bool:
+    """Repeats a call until it is answered; whether it was at last."""
     for _ in range(_TRIES):
-        if await acted(story):
-            return await story.judge()
+        if await answered(call):
+            return True
         await asyncio.sleep(_PAUSE_S)
-    return ["its caller got no answer any more"]
+    return False

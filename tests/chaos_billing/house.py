@@ -29,7 +29,7 @@ from tests.fakes.stripe_stand_in import StripeStandIn, stripe_stand_in
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_S, _ANSWER_S, _DEATH_S = 60.0, 20.0, 30.0
-LEASE_S = 1.5
+LEASE_S = 3.0
 SHORT_TTL_S, LONG_TTL_S = 1.0, 900.0
 
 
@@ -112,9 +112,9 @@ class House:
         self.stripe = stripe
         self.scheduler_address = ""
         self.objects = billing.folder / "objects"
-        self.privacy: privacy_pb2_grpc.PrivacyServiceStub
         self.rpc: billing_pb2_grpc.BillingServiceStub
         self.money: payments_pb2_grpc.PaymentServiceStub
+        self.privacy: privacy_pb2_grpc.PrivacyServiceStub
         self.database: asyncpg.Connection[asyncpg.Record]
 
     async def run(self, *, hold_ttl_s: float, with_stripe: bool) -> None:
@@ -181,8 +181,8 @@ async def open_house(url: str, folder: Path) -> AsyncIterator[House]:
         house = House(url, billing, scheduler, stripe)
         house.scheduler_address = scheduler_address
         house.rpc = billing_pb2_grpc.BillingServiceStub(channel)
-        house.privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
         house.money = payments_pb2_grpc.PaymentServiceStub(channel)
+        house.privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
         house.database = await asyncpg.connect(url, server_settings={"search_path": "billing"})
         stripe.deliver_to(house.forward)
         try:

@@ -40,10 +40,9 @@ _FINISH = r"^UPDATE customer_leases SET lease_owner = NULL"
 _MARK = r"^UPDATE webhook_inbox SET state = \$3"
 _NOTE = r"^INSERT INTO entitlements_outbox"
 _TELL = r"^SetEntitlements$"
-_BURY_USER = r"^INSERT INTO erased_users"
-_BAR = r"^UPDATE accounts SET barred_at"
+_ERASE = r"^INSERT INTO erasures"
 _STEP = r"^UPDATE erasures SET state = \$3"
-_DELETE = r"^DELETE /v1/customers"
+_DELETE = r"^DELETE /v1/customers/"
 _FORGET = r"^DELETE FROM account_pii"
 _ANCHOR = r"^INSERT INTO audit_anchors"
 _COMMIT = r"^COMMIT$"
@@ -131,19 +130,15 @@ POINTS = (
     Point("outbox", "before the scheduler is told", _before(_TELL)),
     Point("outbox", "the scheduler was told", _after(_TELL), is_brief=True),
     Point("outbox", "forgotten", _after(r"^DELETE FROM entitlements_outbox WHERE account_id")),
-    Point("erasure", "tombstone written", _after(_BURY_USER)),
-    Point("erasure", "account barred", _after(_BAR)),
-    Point("erasure", "before the request is committed", _before(_COMMIT, _BAR)),
-    Point("erasure", "request committed, not answered", _after(_COMMIT, _BAR), is_brief=True),
-    Point("erasure", "before the scheduler is asked", _before(_ASK)),
-    Point("erasure", "the scheduler has answered", _after(_ASK)),
-    Point("erasure", "before a step is committed", _before(_COMMIT, _STEP)),
-    Point("erasure", "step committed", _after(_COMMIT, _STEP)),
-    Point("erasure", "before Stripe is told", _before(_DELETE)),
-    Point("erasure", "Stripe was told", _after(_DELETE), is_brief=True),
+    Point("erasure", "barred, before the commit", _before(_COMMIT, _ERASE)),
+    Point("erasure", "asked for, not answered", _after(_COMMIT, _ERASE), is_brief=True),
+    Point("erasure", "a step before its commit", _before(_COMMIT, _STEP)),
+    Point("erasure", "holds are settled", _after(_COMMIT, _STEP)),
+    Point("erasure", "before Stripe is asked to delete", _before(_DELETE)),
+    Point("erasure", "Stripe has deleted", _after(_DELETE), is_brief=True),
     Point("erasure", "person removed", _after(_FORGET)),
-    Point("erasure", "before the removal is committed", _before(_COMMIT, _FORGET), is_brief=True),
-    Point("erasure", "removal committed", _after(_COMMIT, _FORGET)),
+    Point("erasure", "person removed, before the commit", _before(_COMMIT, _FORGET)),
+    Point("erasure", "done", _after(_COMMIT, _FORGET)),
     Point("anchor", "in the store, not remembered", _before(_ANCHOR), is_brief=True),
     Point("anchor", "remembered", _after(_ANCHOR)),
 )

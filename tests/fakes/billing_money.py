@@ -159,7 +159,7 @@ class MoneyStack:
 
 
 def stripe_settings(
-    bank: StripeStandIn, *, timeout_s: float = 10.0, max_retries: int = 0
+    bank: StripeStandIn, *, timeout_s: float = 30.0, max_retries: int = 0
 ) -> StripeSettings:
     """Billing's settings for the stand-in."""
     return StripeSettings(
@@ -176,7 +176,7 @@ async def money_stack(
     stack: BillingStack,
     bank: StripeStandIn,
     *,
-    timeout_s: float = 10.0,
+    timeout_s: float = 30.0,
     max_retries: int = 0,
     inbox: Inbox | None = None,
 ) -> AsyncIterator[MoneyStack]:

@@ -16,7 +16,7 @@ from billing.domain.accounts import AccountId
 from billing.domain.holds import JobReport
 from billing.main import run
 from billing.ports.inbox import Keeper
-from billing.settings import Settings, StripeSettings
+from billing.settings import ReconciliationSettings, Settings, StripeSettings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc, privacy_pb2, privacy_pb2_grpc
@@ -35,6 +35,8 @@ FREE_GRANT = 50_000
 PRO_GRANT = 1_000_000
 PRICE = 410
 """Of `work()`."""
+
+_NEVER_S = 1e9
 
 
 def work(
@@ -124,6 +126,8 @@ class BillingStack:
                 entitlements_interval_s=0.05,
                 grace_s=1,
                 stripe=stripe or StripeSettings(),
+                # not by itself: its first run is counted from the machine's own time
+                reconciliation=ReconciliationSettings(hourly_s=_NEVER_S, nightly_s=_NEVER_S),
             )
             self.port = 0
             ready = asyncio.Event()
@@ -152,7 +156,10 @@ class BillingStack:
             waiter.cancel()
             if task.done():
                 task.result()
-            channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
+            channel = await stack.enter_async_context(
+                # calls to Stripe, on a busy machine
+                open_channel(f"127.0.0.1:{self.port}", default_timeout_s=30.0)
+            )
             self._stub = billing_pb2_grpc.BillingServiceStub(channel)
             self._privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
             self._money = payments_pb2_grpc.PaymentServiceStub(channel)

@@ -32,7 +32,7 @@ from tests.fakes.billing_world import BEGIN, World
 WORKERS = 16
 _TWICE = 0.2
 _FAILING = 0.05
-_WAITING, _AT_ONCE = 30, 10
+_WAITING, _AT_ONCE = 60, 20
 """Events on their way, out of which the next deliveries are drawn, and how many come at once."""
 
 # What must be the same whatever came in which order. Left out: random ids, times of day of our own,

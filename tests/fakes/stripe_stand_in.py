@@ -11,6 +11,7 @@ from typing import Any
 
 import stripe
 import uvicorn
+from starlette.applications import Starlette
 
 from easel_local.ports import free_port
 from easel_local.serving import Server
@@ -143,34 +144,45 @@ async def stripe_stand_in(
     stand_in = StandIn(StripeSettings.model_validate(chosen | settings))
     stand_in.load()
     stand_in.world.clock.stop()
+    tasks = [
+        asyncio.create_task(stand_in.courier.run()),
+        asyncio.create_task(stand_in.live()),
+    ]
+    try:
+        async with served(stand_in.app, port) as url:
+            running = StripeStandIn(stand_in, url)
+            try:
+                yield running
+            finally:
+                await running.close()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await stand_in.snapshot.save()
+
+
+@contextlib.asynccontextmanager
+async def served(app: Starlette, port: int | None = None) -> AsyncIterator[str]:
+    """An application on a port of loopback; its URL."""
+    chosen = free_port() if port is None else port
     config = uvicorn.Config(
-        stand_in.app,
+        app,
         host="127.0.0.1",
-        port=port,
+        port=chosen,
         log_config=None,
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=1,
     )
     server = Server(config)
-    tasks = [
-        asyncio.create_task(server.serve()),
-        asyncio.create_task(stand_in.courier.run()),
-        asyncio.create_task(stand_in.live()),
-    ]
+    serving = asyncio.create_task(server.serve())
     try:
         while not server.started:
-            if tasks[0].done():
-                await tasks[0]
+            if serving.done():
+                await serving
             await asyncio.sleep(0.005)
-        running = StripeStandIn(stand_in, f"http://127.0.0.1:{port}")
-        try:
-            yield running
-        finally:
-            await running.close()
+        yield f"http://127.0.0.1:{chosen}"
     finally:
         server.should_exit = True
-        for task in tasks[1:]:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await stand_in.snapshot.save()
+        await serving

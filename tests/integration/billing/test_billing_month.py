@@ -228,4 +228,3 @@ async def every_line_speaks_of_something(money: MoneyStack) -> None:
     # every paid invoice line and pack is there once
     count = await money.stack.sql("SELECT count(*) FROM transfers WHERE kind = 'purchase'")
     assert count == 1 + 1 + 1 + 1 + 1 + 1 + 1
-    assert await money.stack.sql("SELECT count(*) FROM account_pii WHERE user_id = $1", ALICE) == 1

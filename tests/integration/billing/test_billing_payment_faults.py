@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import SecretStr
 
 from billing.domain.payments import CustomerId, CustomerSnapshot
 from billing.domain.plans import Catalogue
 from billing.main import open_money
 from billing.ports.payments import Payments
 from billing.service.sync import CustomerSync
+from billing.settings import Settings
 from easel_kit.errors import (
     Conflict,
     DeadlineExceeded,
@@ -36,11 +38,17 @@ async def bank() -> AsyncIterator[StripeStandIn]:
 
 @pytest.fixture
 async def money(idle_stack: BillingStack, bank: StripeStandIn) -> AsyncIterator[MoneyStack]:
-    """Billing beside it, with little patience and no retries; the ledger adds up in the end."""
-    async with money_stack(idle_stack, bank, timeout_s=1.0) as running:
+    """Billing beside it, without retries; the ledger adds up in the end."""
+    async with money_stack(idle_stack, bank) as running:
         yield running
         bank.faults()
         assert await running.stack.breaches() == []
+
+
+def changed(money: MoneyStack, **changes: object) -> Settings:
+    """Billing's settings with other ones for Stripe."""
+    stripe = money.stack.settings.stripe.model_copy(update=changes)
+    return money.stack.settings.model_copy(update={"stripe": stripe})
 
 
 def fault(bank: StripeStandIn, **plan: object) -> None:
@@ -72,8 +80,10 @@ async def test_while_stripe_is_away_nothing_changes_and_billing_serves(money: Mo
 async def test_a_slow_stripe_is_given_up_in_time(money: MoneyStack) -> None:
     await money.buy(pack="small")
     fault(money.bank, kind="delay", delay_s=30.0)
-    with pytest.raises(DeadlineExceeded):
-        await money.look()
+    hasty = changed(money, timeout_s=0.2)
+    async with open_money(hasty, money.stack.clock) as (_, _, sync):
+        with pytest.raises(DeadlineExceeded):
+            await sync.sync(await money.customer())
 
 
 @pytest.mark.parametrize("kind", ["fail", "reset"])
@@ -108,6 +118,25 @@ async def test_an_upgrade_whose_answer_was_lost_is_paid_once(money: MoneyStack) 
     assert [charge.amount for charge in charges.data] == [29_900 - 1_900, 1_900]
 
 
+async def test_a_failure_that_stripe_repeats_does_not_stick_to_the_wish(money: MoneyStack) -> None:
+    await money.buy(plan="pro")
+    # as Stripe's own 500s: the key answers with it from then on
+    fault(
+        money.bank,
+        kind="fail",
+        status=500,
+        when="after",
+        keep=True,
+        method="POST",
+        path="/v1/subscriptions",
+        times=1,
+    )
+    assert (await money.cancel()).subscription.cancel_at_period_end
+    assert (await money.change("enterprise")).entitlements.plan.key == "enterprise"
+    charges = await money.bank.client().v1.charges.list_async({"limit": 100})
+    assert len(charges.data) == 2
+
+
 async def test_the_customer_is_made_once_though_its_answer_was_lost(money: MoneyStack) -> None:
     fault(money.bank, kind="reset", when="after", method="POST", path="/v1/customers", times=1)
     await money.checkout(pack="small", key="a key")
@@ -119,14 +148,7 @@ async def test_a_wrong_key_is_our_fault_and_says_nothing(
     money: MoneyStack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await money.buy(pack="small")
-    settings = money.stack.settings
-    wrong = settings.model_copy(
-        update={
-            "stripe": settings.stripe.model_copy(
-                update={"secret_key": type(settings.stripe.secret_key)("rk_test_wrong")}
-            )
-        }
-    )
+    wrong = changed(money, secret_key=SecretStr("rk_test_wrong"))
     async with open_money(wrong, money.stack.clock) as (_, _, sync):
         with pytest.raises(Internal, match="refused this request"):
             await sync.sync(await money.customer())

@@ -162,7 +162,7 @@ async def _rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
         match name:
             case "gateway":
                 question = Health("http", f"http://{address}/readyz")
-            case "issuer":
+            case "issuer" | "stripe":
                 question = Health("http", f"http://{address}/healthz")
             case "postgres" | "redis" | "database":
                 return "-"

@@ -126,7 +126,7 @@ def expand(world: World, body: Obj, paths: Iterable[str]) -> Obj:
     """
     for path in paths:
         parts = path.split(".")
-        if len(parts) > _MAX_EXPAND_DEPTH + (parts[0] == "data"):
+        if len([part for part in parts if part != "data"]) > _MAX_EXPAND_DEPTH:
             raise invalid("expand", f"{path} goes deeper than {_MAX_EXPAND_DEPTH} levels")
         _expand(world, body, parts, path)
     return body

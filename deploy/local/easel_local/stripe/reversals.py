@@ -142,13 +142,14 @@ def _dispute(charge: Obj, amount: int, reason: str, status: str, now: int) -> Ob
         "created": now,
         "currency": charge["currency"],
         "enhanced_eligibility_types": [],
-        "evidence": {},
+        "evidence": {"enhanced_evidence": {}},
         "evidence_details": {
             "due_by": now + _EVIDENCE_DAYS * _DAY_S,
             "enhanced_eligibility": {},
             "has_evidence": False,
             "past_due": False,
             "submission_count": 0,
+            "submission_method": "not_submitted",
         },
         "is_charge_refundable": status == "warning_needs_response",
         "livemode": False,
@@ -158,6 +159,7 @@ def _dispute(charge: Obj, amount: int, reason: str, status: str, now: int) -> Ob
             "card": {
                 "brand": charge["payment_method_details"]["card"]["brand"],
                 "case_type": "inquiry" if status.startswith("warning") else "chargeback",
+                "network": charge["payment_method_details"]["card"]["network"],
                 "network_reason_code": "10.4",
             },
             "type": "card",

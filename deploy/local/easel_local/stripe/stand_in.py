@@ -15,6 +15,7 @@ from easel_local.stripe.clock import StandInClock
 from easel_local.stripe.control import Control
 from easel_local.stripe.faults import Faults
 from easel_local.stripe.idempotency import Keys
+from easel_local.stripe.pages import Pages
 from easel_local.stripe.settings import StripeSettings
 from easel_local.stripe.snapshot import Snapshot
 from easel_local.stripe.webhooks import Courier
@@ -60,6 +61,7 @@ class StandIn:
             routes=[
                 Route("/healthz", health),
                 *self.control.routes(),
+                *Pages(self.world, self.snapshot).routes(),
                 Route("/v1/{rest:path}", api.serve, methods=methods),
             ]
         )

@@ -185,13 +185,19 @@ _EXTRAS = frozenset(
     }
 )
 
+
+def _extras(params: type) -> frozenset[str]:
+    """Those that this call of Stripe's knows."""
+    return _EXTRAS & params.__annotations__.keys()
+
+
 ENDPOINTS = (
     Endpoint(
         "POST",
         "/v1/subscriptions",
         SubscriptionCreateParams,
         _create,
-        _EXTRAS | {"cancel_at", "cancel_at_period_end"},
+        _extras(SubscriptionCreateParams) | {"cancel_at", "cancel_at_period_end"},
     ),
     Endpoint(
         "GET",
@@ -206,6 +212,12 @@ ENDPOINTS = (
         SubscriptionRetrieveParams,
         lambda call: render(call.world, call.world.get("subscription", call.id)),
     ),
-    Endpoint("POST", "/v1/subscriptions/{id}", SubscriptionUpdateParams, _update, _EXTRAS),
+    Endpoint(
+        "POST",
+        "/v1/subscriptions/{id}",
+        SubscriptionUpdateParams,
+        _update,
+        _extras(SubscriptionUpdateParams),
+    ),
     Endpoint("DELETE", "/v1/subscriptions/{id}", SubscriptionCancelParams, _cancel),
 )

@@ -46,6 +46,10 @@ def is_due(begun_at: datetime, now: datetime, interval: timedelta) -> bool:
     return now - begun_at >= interval
 
 
-def found(kind: str, reference: str, what: str, done: str) -> Finding:
-    """A finding in words: what is wrong, and what was done about it."""
-    return Finding(kind, reference, {"found": what, "done": done})
+def found(kind: str, reference: str, what: str, done: str, *, customer: str = "") -> Finding:
+    """A finding in words: what is wrong, and what was done about it.
+
+    `customer` is named where there is one, so that an erasure finds it.
+    """
+    named = {"customer": customer} if customer else {}
+    return Finding(kind, reference, {"found": what, "done": done, **named})

@@ -79,12 +79,12 @@ class InboxCheck:
         looked: dict[CustomerId | None, str] = {}
         for event in await self._inbox.stuck(span.now - _STUCK, _BATCH):
             if event.state is EventState.DEAD:
-                yield found("webhook_dead", event.event_id, event.error, "waits for a replay")
+                yield _of(event, "webhook_dead", event.error, "waits for a replay")
                 continue
             if event.customer_id not in looked:
                 looked[event.customer_id] = await self._look(event)
             done = looked[event.customer_id]
-            yield found("webhook_stuck", event.event_id, f"{event.state.value} for long", done)
+            yield _of(event, "webhook_stuck", f"{event.state.value} for long", done)
         await self._inbox.prune(span.now - self._keep)
 
     async def _look(self, event: KeptEvent) -> str:
@@ -135,11 +135,13 @@ class CustomersCheck:
                 if await self._customers.sync(customer_id):
                     repaired.append(customer_id)
             except NotFound:
-                yield found("customer_unknown", customer_id, "has an account id of none here", "")
+                words = "has an account id of none here", "nothing"
+                yield found("customer_unknown", customer_id, *words, customer=customer_id)
             except _AWAY:
                 raise
             except Exception as error:  # noqa: BLE001 (the others have their turn)
-                yield found("customer_failed", customer_id, type(error).__name__, "left as it is")
+                words = type(error).__name__, "left as it is"
+                yield found("customer_failed", customer_id, *words, customer=customer_id)
         async for finding in self._unheard(repaired, span.now):
             yield finding
 
@@ -152,7 +154,8 @@ class CustomersCheck:
         for customer_id in repaired:
             if not await self._inbox.has_heard(customer_id, since):
                 reference = f"{customer_id}/{since.isoformat(timespec='seconds')}"
-                yield found(kind, reference, "differed from Stripe", "brought up to date")
+                words = "differed from Stripe", "brought up to date"
+                yield found(kind, reference, *words, customer=customer_id)
 
 
 class BooksCheck:
@@ -170,3 +173,7 @@ class BooksCheck:
         for breach in await self._invariants.run():
             reference = f"{breach.invariant}: {breach.reference}"
             yield found("ledger_breach", reference, breach.invariant, "left as it is")
+
+
+def _of(event: KeptEvent, kind: str, what: str, done: str) -> Finding:
+    return found(kind, event.event_id, what, done, customer=event.customer_id or "")

@@ -5,16 +5,18 @@ No state is taken from what a call answers: afterwards the customer is looked at
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from billing.domain.accounts import Account
+from billing.domain.customers import Customer
 from billing.domain.payments import Checkout
 from billing.domain.plans import Catalogue, PlanVersion
 from billing.ports.payments import Customers, Payments
 from billing.service.accounts import Billing
 from billing.service.customers import AccountCustomers, request_key
 from billing.service.sync import CustomerSync
-from easel_kit.errors import InvalidInput, InvalidState
+from easel_kit.errors import DependencyDown, InvalidInput, InvalidState
 from easel_kit.ids import UserId
 
 
@@ -90,14 +92,8 @@ class PaymentDesk:
         plan = self._paid_plan(plan_key)
         account = await self._billing.account(user_id)
         customer, subscription = await self._customers.subscribed(account)
-        # each look makes another key: a declined try does not answer for the next one
         key = request_key("change", subscription.id, plan.key, plan.version, customer.version)
-        try:
-            await self._payments.change_plan(subscription.id, plan, key=key)
-        except InvalidState:
-            await self._customers.look_again(customer)
-            raise
-        await self._customers.look_again(customer)
+        await self._carry_out(customer, self._payments.change_plan(subscription.id, plan, key=key))
         return await self._billing.account(user_id)
 
     async def cancel_subscription(self, user_id: UserId, *, resume: bool) -> Account:
@@ -109,9 +105,23 @@ class PaymentDesk:
         account = await self._billing.account(user_id)
         customer, subscription = await self._customers.subscribed(account)
         key = request_key("cancel", subscription.id, not resume, customer.version)
-        await self._payments.cancel_at_period_end(subscription.id, cancel=not resume, key=key)
-        await self._customers.look_again(customer)
+        await self._carry_out(
+            customer,
+            self._payments.cancel_at_period_end(subscription.id, cancel=not resume, key=key),
+        )
         return await self._billing.account(user_id)
+
+    async def _carry_out(self, customer: Customer, request: Awaitable[None]) -> None:
+        """Changes something and looks again, also after a failure.
+
+        The look makes the next try's key another one: an old refusal does not answer for it.
+        """
+        try:
+            await request
+        except (InvalidState, DependencyDown):
+            await self._customers.look_again(customer)
+            raise
+        await self._customers.look_again(customer)
 
     async def _pack_checkout(self, user_id: UserId, order: CheckoutOrder) -> Checkout:
         pack = self._catalogue.pack(order.pack_key)

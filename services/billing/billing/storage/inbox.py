@@ -144,6 +144,12 @@ SELECT EXISTS (
 
 _PRUNE = "DELETE FROM webhook_inbox WHERE state IN ('applied', 'ignored') AND ended_at < $1"
 
+_PRUNE_LEASES = """
+DELETE FROM customer_leases c
+WHERE lease_owner IS NULL
+  AND NOT EXISTS (SELECT FROM webhook_inbox i WHERE i.customer_id = c.customer_id)
+"""
+
 
 class PostgresInbox:
     """The port `Inbox`."""
@@ -259,6 +265,7 @@ class PostgresInbox:
         """Forgets events that were applied or ignored before then; answers how many."""
         async with connection(self._pool) as lent:
             status = str(await lent.execute(_PRUNE, before))
+            await lent.execute(_PRUNE_LEASES)
         return int(status.rpartition(" ")[2])
 
     async def _end(

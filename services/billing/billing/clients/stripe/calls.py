@@ -30,7 +30,6 @@ _CONFLICT = 409
 _STATE_CODES = {
     "charge_already_refunded": "this payment is refunded already",
     "charge_disputed": "this payment is disputed: the money is with the card's bank",
-    "amount_too_large": "that is more than is left of this payment",
 }
 
 _log = get_logger(__name__)
@@ -145,6 +144,9 @@ def _refusal(error: stripe.StripeError, kind: str, key: str) -> DomainError | No
             return NotFound(kind, key)
         if error.code in _STATE_CODES:
             return InvalidState(_STATE_CODES[error.code])
+        if error.param == "amount":
+            # of a refund: the only amount that a caller chooses
+            return InvalidState("that is more than is left of this payment")
     return None
 
 
