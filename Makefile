@@ -51,6 +51,10 @@ status: setup ## what runs, where, and how it feels
 logs: setup ## the services' logs: [SERVICE=scheduler]
 	@$(PY) -m easel_local logs --state $(call quote,$(STATE)) $(if $(SERVICE),$(SERVICE))
 
+.PHONY: ledger-check
+ledger-check: setup ## all invariants of billing's ledger in the stack of STATE; fails when something does not add up
+	@$(PY) -m easel_local ledger-check --state $(call quote,$(STATE))
+
 .PHONY: audit-verify
 audit-verify: setup ## billing's audit log in the stack of STATE against its anchors; fails when something was changed
 	@$(PY) -m easel_local audit-verify --state $(call quote,$(STATE))
@@ -137,6 +141,10 @@ bench-queue: setup ## the scheduler beside Celery, taskiq, pgqueuer, procrastina
 .PHONY: bench-engine
 bench-engine: setup ## our engine beside stock diffusers, static batching and LitServe (12 minutes): [ARGS="--quick --json --rounds 3 --only=easel-http,litserve --models=tiny"]
 	@$(PY) -m bench.engine $(ARGS)
+
+.PHONY: bench-billing
+bench-billing: setup ## holds on one hot account: one conditional statement beside SELECT FOR UPDATE (2 minutes): [ARGS="--quick --json --rounds 3 --holds 2000"]
+	@$(PY) -m bench.billing $(ARGS)
 
 .PHONY: bench-simulator
 bench-simulator: setup ## Easel's queue beside FIFO, strict priority and round robin, simulated (3 minutes): [ARGS="--gpus 1000 --users 1000000 --hours 24 --from-hour 0" PLOT=waits.svg]

@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_logs(command("logs", "Show the last lines of the logs."))
     audit = command("audit-verify", "Check billing's audit log against its anchors.")
     audit.set_defaults(command=inspection.audit_verify)
+    check = command("ledger-check", "Check that billing's ledger adds up.")
+    check.set_defaults(command=inspection.ledger_check)
     clean = command("clean", "Stop the stack and remove its folder.")
     clean.set_defaults(command=inspection.clean)
     return parser

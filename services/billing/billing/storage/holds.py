@@ -99,7 +99,7 @@ class PostgresHolds:
                 reserved = 0
                 # by id: whoever places several meets everyone else in the same order
                 for order in sorted(orders, key=lambda one: one.job_id):
-                    balance = await _reserve_price(lent, order, orders, reserved)
+                    balance = await reserve_price(lent, order, orders, reserved)
                     reserved += order.millicredits
         except _KnownError:
             return None
@@ -135,7 +135,7 @@ class _KnownError(Exception):
     """A job has a hold already: what was written for its neighbours goes too."""
 
 
-async def _reserve_price(
+async def reserve_price(
     lent: Connection, order: HoldOrder, orders: Sequence[HoldOrder], reserved: int
 ) -> Balance:
     """One order of several, of which `reserved` millicredits were taken before it."""
