@@ -55,6 +55,10 @@ logs: setup ## the services' logs: [SERVICE=scheduler]
 ledger-check: setup ## all invariants of billing's ledger in the stack of STATE; fails when something does not add up
 	@$(PY) -m easel_local ledger-check --state $(call quote,$(STATE))
 
+.PHONY: audit-verify
+audit-verify: setup ## billing's audit log in the stack of STATE against its anchors; fails when something was changed
+	@$(PY) -m easel_local audit-verify --state $(call quote,$(STATE))
+
 .PHONY: clean
 clean: ## stop the stack of STATE and remove its data, caches and .venv
 	@if [ -x $(PY) ]; then $(PY) -m easel_local clean --state $(call quote,$(STATE)); fi

@@ -16,8 +16,11 @@ import asyncpg
 from billing.storage.check import LedgerCheck
 from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc, privacy_pb2_grpc
 from easel.billing.v1 import payments_pb2 as payments
+from easel_kit.audit_check import AuditReport, verify
+from easel_kit.clock import SystemClock
 from easel_kit.db import open_pool
 from easel_kit.errors import DeadlineExceeded, DependencyDown
+from easel_kit.objects import FolderStore
 from easel_kit.rpc.channel import open_channel
 from easel_local.ports import free_port
 from tests.chaos_billing.trap import Spot
@@ -112,6 +115,7 @@ class House:
         self.scheduler_address = ""
         self.patience_s = 60.0
         """A promise that is not kept after so long is broken."""
+        self.objects = billing.folder / "objects"
         self.rpc: billing_pb2_grpc.BillingServiceStub
         self.money: payments_pb2_grpc.PaymentServiceStub
         self.privacy: privacy_pb2_grpc.PrivacyServiceStub
@@ -127,6 +131,8 @@ class House:
             "sweep_interval_s": 0.1,
             "entitlements_interval_s": 0.1,
             "erasure_interval_s": 0.1,
+            "audit_anchor_interval_s": 0.1,
+            "objects": {"url": self.objects.as_uri()},
             "log_level": "warning",
             "grace_s": 1,
         }
@@ -159,6 +165,12 @@ class House:
         async with open_pool(self.url, schema="billing", name="test", max_size=1) as pool:
             found = await LedgerCheck(pool).run()
         return [f"{breach.invariant}: {breach.reference}" for breach in found]
+
+    async def audit(self) -> AuditReport:
+        """What `audit-verify` says."""
+        store = FolderStore(self.objects, SystemClock())
+        async with open_pool(self.url, schema="billing", name="test", max_size=1) as pool:
+            return await verify(pool, store, "billing")
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ Operation = Literal[
     "webhook",
     "outbox",
     "erasure",
+    "anchor",
 ]
 
 _OPEN = r"^INSERT INTO accounts"
@@ -43,6 +44,7 @@ _ERASE = r"^INSERT INTO erasures"
 _STEP = r"^UPDATE erasures SET state = \$3"
 _DELETE = r"^DELETE /v1/customers/"
 _FORGET = r"^DELETE FROM account_pii"
+_ANCHOR = r"^INSERT INTO audit_anchors"
 _COMMIT = r"^COMMIT$"
 _ASK = r"^ResolveJob$"
 
@@ -137,4 +139,6 @@ POINTS = (
     Point("erasure", "person removed", _after(_FORGET)),
     Point("erasure", "person removed, before the commit", _before(_COMMIT, _FORGET)),
     Point("erasure", "done", _after(_COMMIT, _FORGET)),
+    Point("anchor", "in the store, not remembered", _before(_ANCHOR), is_brief=True),
+    Point("anchor", "remembered", _after(_ANCHOR)),
 )

@@ -353,6 +353,26 @@ class ErasedUser(Buyer):
         return (await self.account()).entitlements.plan.key == "pro"
 
 
+class AnchoredLog(Story):
+    """The audit log grows and is anchored."""
+
+    async def prepare(self) -> None:
+        """Nothing before."""
+
+    async def act(self) -> None:
+        """An account is opened."""
+        await self.account()
+
+    async def judge(self) -> list[str]:
+        """All rows are anchored, and the log is as it was written."""
+
+        async def anchored() -> bool:
+            return (await self.house.audit()).unanchored == 0
+
+        faults = await self.until(anchored, "the log is not anchored in time")
+        return faults + [str(finding) for finding in (await self.house.audit()).findings]
+
+
 STORIES: dict[Operation, type[Story]] = {
     "sign-up": SignUp,
     "hold": PlacedHold,
@@ -364,6 +384,7 @@ STORIES: dict[Operation, type[Story]] = {
     "webhook": Webhooks,
     "outbox": ChangedPlan,
     "erasure": ErasedUser,
+    "anchor": AnchoredLog,
 }
 
 

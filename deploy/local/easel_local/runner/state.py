@@ -27,6 +27,7 @@ class State:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
         self.objects = self.folder / "objects"
+        self.audit = self.folder / "audit"
         self.postgres = self.folder / "postgres"
         self.redis = self.folder / "redis"
         self.issuer_key = self.folder / "issuer-key.pem"

@@ -209,7 +209,10 @@ def _billing(settings: LocalSettings, state: State, places: Places) -> Service:
         env=_common("BILLING", "billing", places)
         | _database("billing", state, places)
         | _payments(settings, state, places)
-        | {"BILLING_SCHEDULER_ADDRESS": _schedulers(settings, places)},
+        | {
+            "BILLING_SCHEDULER_ADDRESS": _schedulers(settings, places),
+            "BILLING_OBJECTS__URL": state.audit.as_uri(),
+        },
         defaults=_defaults("BILLING", settings),
         health=Health("grpc", places.address("billing")),
         needs=("migrate-billing",),
