@@ -51,6 +51,14 @@ status: setup ## what runs, where, and how it feels
 logs: setup ## the services' logs: [SERVICE=scheduler]
 	@$(PY) -m easel_local logs --state $(call quote,$(STATE)) $(if $(SERVICE),$(SERVICE))
 
+.PHONY: ledger-check
+ledger-check: setup ## all invariants of billing's ledger in the stack of STATE; fails when something does not add up
+	@$(PY) -m easel_local ledger-check --state $(call quote,$(STATE))
+
+.PHONY: audit-verify
+audit-verify: setup ## billing's audit log in the stack of STATE against its anchors; fails when something was changed
+	@$(PY) -m easel_local audit-verify --state $(call quote,$(STATE))
+
 .PHONY: clean
 clean: ## stop the stack of STATE and remove its data, caches and .venv
 	@if [ -x $(PY) ]; then $(PY) -m easel_local clean --state $(call quote,$(STATE)); fi
@@ -115,6 +123,10 @@ e2e: setup ## whole stacks of real processes, killed at will
 chaos-scheduler: setup ## kill -9 workers, schedulers, Redis, Postgres, and judge the history: [KILLS=20 SEED=…]
 	@$(PY) -m tests.chaos --kills $(or $(KILLS),20) $(if $(SEED),--seed $(call quote,$(SEED)))
 
+.PHONY: chaos-billing
+chaos-billing: setup ## kill -9 billing at named points between its writes, and judge what is left: [ARGS="--times 5 --only webhook"]
+	@$(PY) -m tests.chaos_billing $(ARGS)
+
 .PHONY: check
 check: proto-check lint types imports migrations unit ## the inner loop, under two minutes
 
@@ -129,6 +141,10 @@ bench-queue: setup ## the scheduler beside Celery, taskiq, pgqueuer, procrastina
 .PHONY: bench-engine
 bench-engine: setup ## our engine beside stock diffusers, static batching and LitServe (12 minutes): [ARGS="--quick --json --rounds 3 --only=easel-http,litserve --models=tiny"]
 	@$(PY) -m bench.engine $(ARGS)
+
+.PHONY: bench-billing
+bench-billing: setup ## holds on one hot account: one conditional statement beside SELECT FOR UPDATE (2 minutes): [ARGS="--quick --json --rounds 3 --holds 2000"]
+	@$(PY) -m bench.billing $(ARGS)
 
 .PHONY: bench-simulator
 bench-simulator: setup ## Easel's queue beside FIFO, strict priority and round robin, simulated (3 minutes): [ARGS="--gpus 1000 --users 1000000 --hours 24 --from-hour 0" PLOT=waits.svg]

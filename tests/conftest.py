@@ -44,6 +44,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine-jobs", type=int, default=14, help="jobs that are compared with stock diffusers"
     )
+    parser.addoption(
+        "--tamperings", type=int, default=200, help="changes of the audit log that must be found"
+    )
+    parser.addoption("--webhooks", type=int, default=2_000, help="webhooks of each storm")
+    parser.addoption(
+        "--billing-examples", type=int, default=20, help="random lives of two billing accounts"
+    )
+    parser.addoption(
+        "--billing-holds", type=int, default=300, help="concurrent holds on one account"
+    )
+    parser.addoption(
+        "--billing-jobs", type=int, default=100, help="jobs that are tried five times at once"
+    )
     parser.addoption("--soak-jobs", type=int, default=100, help="jobs of a worker's short life")
     parser.addoption(
         "--oracle-steps",

@@ -28,6 +28,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM ${BASE}
 RUN groupadd --system --gid 10001 easel \
  && useradd --system --uid 10001 --gid easel --home-dir /tmp --no-create-home easel
+# anchors and tombstones; a new volume takes over the owner of the folder it is mounted on
+RUN install -d -o easel -g easel -m 750 /var/lib/easel/audit
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     BILLING_LISTEN=0.0.0.0:50051 BILLING_METRICS_LISTEN=0.0.0.0:9464

@@ -1,5 +1,6 @@
 """The folder and S3 keep the same promises; S3 is a real HTTP server with S3's API on loopback."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,6 +94,34 @@ async def test_a_key_that_could_leave_the_store_is_refused(store: ObjectStore, k
         await store.put(key, b"", "image/png")
     with pytest.raises(InvalidInput):
         await store.get(key)
+
+
+async def test_a_folder_is_listed_whole_in_order_and_without_its_neighbours(
+    store: ObjectStore,
+) -> None:
+    assert await store.list("audit/new") == []
+    keys = [f"audit/new/b/{number:020}.json" for number in (10, 9, 100)]
+    for key in [*keys, "audit/new/a.json", "audit/newer/a.json", "audit/new.json"]:
+        await store.put(key, b"{}", "application/json")
+    assert await store.list("audit/new") == ["audit/new/a.json", *sorted(keys)]
+    await store.delete(keys[0])
+    assert await store.list("audit/new/b") == [keys[1], keys[2]]
+    with pytest.raises(InvalidInput):
+        await store.list("audit/../new")
+
+
+async def test_a_long_list_comes_whole(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")  # S3 itself answers 1,000 at a time
+    keys = [f"long/{number:04}" for number in range(25)]
+    await asyncio.gather(*(store.put(key, b"", "text/plain") for key in keys))
+    assert await store.list("long") == keys
+
+
+async def test_what_is_being_written_is_not_listed(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, MovedClock())
+    await store.put("audit/1.json", b"{}", "application/json")
+    (tmp_path / "audit" / ".part-x1").write_bytes(b"{")
+    assert await store.list("audit") == ["audit/1.json"]
 
 
 async def test_s3_hands_out_urls_that_work(

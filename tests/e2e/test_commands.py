@@ -76,6 +76,8 @@ def test_two_stacks_side_by_side_and_data_that_lasts(tmp_path: Path) -> None:
         assert status.returncode == 0, status.stdout
         token = easel("token", "--state", str(tmp_path / "one"), "--user", "alice").stdout.strip()
         assert token.count(".") == 2
+        checked = easel("ledger-check", "--state", str(tmp_path / "one"))
+        assert (checked.returncode, checked.stdout) == (0, "ledger-check: 0 findings\n")
     assert not processes_of(tmp_path)
     for port in ports:
         with socket.socket() as probe:

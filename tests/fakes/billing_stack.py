@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 
+from billing.domain.accounts import AccountId
 from billing.domain.holds import JobReport
 from billing.main import run
-from billing.settings import Settings
+from billing.ports.inbox import Keeper
+from billing.settings import ReconciliationSettings, Settings, StripeSettings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
-from easel.billing.v1 import billing_pb2_grpc
-from easel_kit.db import open_pool
+from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc, privacy_pb2, privacy_pb2_grpc
+from easel_kit.db import Connection, open_pool, transaction
 from easel_kit.ids import JobId, ModelKey, UserId, new_job_id
+from easel_kit.objects import ObjectSettings
 from easel_kit.rpc.channel import open_channel
-from tests.fakes.billing import MemoryScheduler, MovableClock, serve_scheduler
+from tests.fakes.billing import MemoryCustomers, MemoryScheduler, MovableClock, serve_scheduler
 
 ALICE = UserId("alice")
 BOB = UserId("bob")
@@ -31,6 +35,8 @@ FREE_GRANT = 50_000
 PRO_GRANT = 1_000_000
 PRICE = 410
 """Of `work()`."""
+
+_NEVER_S = 1e9
 
 
 def work(
@@ -60,8 +66,14 @@ class BillingStack:
         self.url = url
         self.clock = MovableClock()
         self.scheduler = MemoryScheduler()
+        self.customers = MemoryCustomers()
+        self.objects: Path | None = None
+        """A folder for anchors and tombstones."""
         self.port = 0
+        self.settings = Settings(database_url=SecretStr(url))
         self._stub: billing_pb2_grpc.BillingServiceStub | None = None
+        self._privacy: privacy_pb2_grpc.PrivacyServiceStub | None = None
+        self._money: payments_pb2_grpc.PaymentServiceStub | None = None
         self._database: asyncpg.Connection | None = None
 
     @property
@@ -70,23 +82,52 @@ class BillingStack:
         assert self._stub is not None
         return self._stub
 
+    @property
+    def privacy(self) -> privacy_pb2_grpc.PrivacyServiceStub:
+        """What the law gives a person; raises our errors."""
+        assert self._privacy is not None
+        return self._privacy
+
+    @property
+    def money(self) -> payments_pb2_grpc.PaymentServiceStub:
+        """Its face for money; raises our errors."""
+        assert self._money is not None
+        return self._money
+
     @asynccontextmanager
     async def running(
-        self, *, over_grpc: bool = False, plans_file: Path | None = None, hold_ttl_s: float = 900
+        self,
+        *,
+        over_grpc: bool = False,
+        scheduler_address: str = "",
+        plans_file: Path | None = None,
+        hold_ttl_s: float = 900,
+        stripe: StripeSettings | None = None,
+        inbox: Keeper | None = None,
     ) -> AsyncIterator[BillingStack]:
-        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled."""
+        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled.
+
+        Beside the scheduler in memory, called directly or `over_grpc`, or beside one at an address.
+        """
         async with AsyncExitStack() as stack:
-            address = "127.0.0.1:1"
+            address = scheduler_address or "127.0.0.1:1"
             if over_grpc:
                 address = await stack.enter_async_context(serve_scheduler(self.scheduler))
-            settings = Settings(
+            settings = self.settings = Settings(
                 database_url=SecretStr(self.url),
                 scheduler_address=address,
                 plans_file=plans_file,
                 hold_ttl_s=hold_ttl_s,
                 sweep_interval_s=0.05,
                 renewal_interval_s=0.05,
+                erasure_interval_s=0.05,
+                audit_anchor_interval_s=0.05,
+                objects=None if self.objects is None else ObjectSettings(url=self.objects.as_uri()),
+                entitlements_interval_s=0.05,
                 grace_s=1,
+                stripe=stripe or StripeSettings(),
+                # not by itself: its first run is counted from the machine's own time
+                reconciliation=ReconciliationSettings(hourly_s=_NEVER_S, nightly_s=_NEVER_S),
             )
             self.port = 0
             ready = asyncio.Event()
@@ -95,13 +136,17 @@ class BillingStack:
                 self.port = port
                 ready.set()
 
+            scheduler = None if over_grpc or scheduler_address else self.scheduler
             task = asyncio.create_task(
                 run(
                     settings,
                     asyncio.Event(),
                     clock=self.clock,
-                    events=None if over_grpc else self.scheduler,
-                    resolver=None if over_grpc else self.scheduler,
+                    events=scheduler,
+                    resolver=scheduler,
+                    queue=scheduler,
+                    removal=None if stripe else self.customers,
+                    inbox=inbox,
                     on_ready=on_ready,
                 )
             )
@@ -111,8 +156,13 @@ class BillingStack:
             waiter.cancel()
             if task.done():
                 task.result()
-            channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
+            channel = await stack.enter_async_context(
+                # calls to Stripe, on a busy machine
+                open_channel(f"127.0.0.1:{self.port}", default_timeout_s=30.0)
+            )
             self._stub = billing_pb2_grpc.BillingServiceStub(channel)
+            self._privacy = privacy_pb2_grpc.PrivacyServiceStub(channel)
+            self._money = payments_pb2_grpc.PaymentServiceStub(channel)
             self._database = await asyncpg.connect(
                 self.url, server_settings={"search_path": "billing"}
             )
@@ -192,10 +242,59 @@ class BillingStack:
 
         await until(reached)
 
+    async def export(self, user: str = ALICE) -> dict[str, Any]:
+        """The user's export, read whole."""
+        parts = self.privacy.ExportAccount(privacy_pb2.ExportAccountRequest(user_id=user))
+        document: dict[str, Any] = json.loads(b"".join([part.data async for part in parts]))
+        return document
+
+    async def erase(self, user: str = ALICE) -> privacy_pb2.Erasure:
+        """Asks for the user's erasure."""
+        request = privacy_pb2.EraseAccountRequest(user_id=user)
+        return (await self.privacy.EraseAccount(request)).erasure
+
+    async def erasure(self, user: str = ALICE) -> privacy_pb2.Erasure:
+        """How far it is."""
+        request = privacy_pb2.GetErasureRequest(user_id=user)
+        return (await self.privacy.GetErasure(request)).erasure
+
+    async def until_erased(self, user: str = ALICE) -> None:
+        """Returns once it is done; moves the clock on where something was waited for."""
+
+        async def done() -> bool:
+            self.clock.move(seconds=5)
+            return (await self.erasure(user)).state == privacy_pb2.ERASURE_STATE_DONE
+
+        await until(done)
+
+    async def rows(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        """All rows that a statement answers with."""
+        assert self._database is not None
+        return list(await self._database.fetch(statement, *values))
+
     async def sql(self, statement: str, *values: object) -> Any:  # noqa: ANN401 (what SQL answers)
         """The first value that a statement answers with."""
         assert self._database is not None
         return await self._database.fetchval(statement, *values)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction on billing's schema, for what has no gRPC face."""
+        async with (
+            open_pool(self.url, schema="billing", name="test", max_size=1) as pool,
+            transaction(pool) as lent,
+        ):
+            yield lent
+
+    async def account_id(self, user: str = ALICE) -> AccountId:
+        """The pseudonymous id of a user's account."""
+        await self.account(user)
+        found = await self.sql("SELECT account_id FROM account_pii WHERE user_id = $1", user)
+        return AccountId(found)
+
+    async def debt(self, user: str = ALICE) -> int:
+        """Millicredits owed."""
+        return (await self.account(user)).balance.debt_millicredits
 
     async def findings(self) -> list[tuple[str, str]]:
         """Kind and reference of each finding, oldest first."""

@@ -12,7 +12,7 @@ import hmac
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from easel_kit.clock import Clock
 from easel_kit.errors import DependencyDown, Forbidden, InvalidInput, NotFound
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._@|:=-]+")
+_UNFINISHED = ".part-"
 
 
 class ObjectSettings(BaseModel):
@@ -62,6 +63,15 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Removes the object; no error when it is gone already."""
+        ...
+
+    async def list(self, folder: str) -> Sequence[str]:
+        """The keys of all objects below `folder/`, at any depth, in the order of their bytes.
+
+        Raises:
+            InvalidInput: `folder` is no well-formed key.
+            DependencyDown: the store does not answer.
+        """
         ...
 
     async def signed_url(self, key: str, *, expires_s: int) -> str:
@@ -118,6 +128,13 @@ class FolderStore:
         path = self._root / check_key(key)
         await asyncio.to_thread(functools.partial(path.unlink, missing_ok=True))
 
+    async def list(self, folder: str) -> Sequence[str]:
+        """Walks the folder; what is being written is left out."""
+        try:
+            return await asyncio.to_thread(self._walk, self._root / check_key(folder))
+        except OSError as error:
+            raise DependencyDown("the object store cannot be read") from error
+
     async def signed_url(self, key: str, *, expires_s: int) -> str:
         """`<public_url>/objects/<key>?expires=<unix seconds>&signature=<hex>`."""
         expires = int(self._clock.now().timestamp()) + expires_s
@@ -140,10 +157,17 @@ class FolderStore:
             raise DependencyDown("no key to sign links with is configured")
         return hmac.new(self._signing_key, f"{expires}:{key}".encode(), hashlib.sha256).hexdigest()
 
+    def _walk(self, folder: Path) -> Sequence[str]:
+        return sorted(
+            path.relative_to(self._root).as_posix()
+            for path in folder.rglob("*")
+            if path.is_file() and not path.name.startswith(_UNFINISHED)
+        )
+
     @staticmethod
     def _write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +67,22 @@ class S3Store:
         await self._call(
             lambda: self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
         )
+
+    async def list(self, folder: str) -> Sequence[str]:
+        """As many ListObjectsV2 as there are thousands; S3 answers in the order of bytes."""
+        prefix = f"{self._name(folder)}/"
+
+        def pages() -> Sequence[str]:
+            found = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix
+            )
+            return [
+                one["Key"].removeprefix(self._prefix)
+                for page in found
+                for one in page.get("Contents", ())
+            ]
+
+        return await self._call(pages)
 
     async def signed_url(self, key: str, *, expires_s: int) -> str:
         """A presigned GetObject (SigV4)."""

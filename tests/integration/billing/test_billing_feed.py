@@ -378,7 +378,11 @@ async def test_the_real_client_follows_a_scheduler_over_grpc(
         await stack.happen(late, FAILED)
     logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     captured = [line for line in logged if line["event"] == "hold.captured"]
-    assert [(line["job_id"], line["user_id"]) for line in captured] == [(paid, ALICE)]
+    assert [line["job_id"] for line in captured] == [paid]
+    assert {line["account_id"] for line in captured} == {
+        line["account_id"] for line in logged if line["event"] == "hold.placed"
+    }
+    assert not [line for line in logged if ALICE in json.dumps(line)]
     assert captured[0]["charged"] == PRICE
     assert captured[0]["trace_id"] == TRACE.split("-")[1]
     assert {line["job_id"] for line in logged if line["event"] == "hold.placed"} == {

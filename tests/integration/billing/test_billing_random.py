@@ -1,7 +1,7 @@
-"""Random lives of two accounts against a plain model; the ledger adds up after each."""
+"""Random lives of two accounts against a plain model; the ledger adds up after each step."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -9,48 +9,53 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
     initialize,
     invariant,
-    multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 
-from billing.domain.accounts import period_at
-from billing.domain.holds import JobReport, JobStatus
-from billing.domain.pricing import charge
-from easel.billing.v1 import billing_pb2 as pb
-from easel_kit.errors import Conflict, InsufficientCredits, InvalidState
+from billing.domain.accounts import Period, PlanSource, months_after
+from billing.domain.holds import JobStatus
+from billing.main import migrate
+from billing.settings import Settings
 from easel_kit.ids import new_job_id
-from tests.fakes.billing_stack import FREE_GRANT, PRO_GRANT, BillingStack, work
+from easel_local.testing import Databases
+from tests.fakes.billing_model import FREE, Account, Answer, LedgerModel
+from tests.fakes.billing_real import MONTHLY, RealLedger
 
 T = TypeVar("T")
 USERS = ("alice", "bob")
-GRANTS = {"free": FREE_GRANT, "pro": PRO_GRANT}
+# few names, so that steps meet: the same job twice, two purchases of one payment
+JOBS = tuple(new_job_id() for _ in range(24))
+PURCHASES = tuple(f"cs_{number}" for number in range(12))
+PAYMENTS = ("pi_0", "pi_1", "pi_2")
+CLAWBACKS = tuple(f"re_{number}" for number in range(8))
+PLANS = (FREE, "pro", "enterprise")
+SOURCES = tuple(PlanSource)
+THEN = (*USERS, None)
+ENDS = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+REPORTS = (JobStatus.QUEUED, *ENDS)
 
-
-class Lot:
-    """Credits of the model."""
-
-    def __init__(self, amount: int, ends: object) -> None:
-        self.free = amount
-        self.ends = ends
+users, jobs, parts = st.sampled_from(USERS), st.sampled_from(JOBS), st.integers(0, 7)
 
 
 class Life(RuleBasedStateMachine):
-    """What the model says, billing must say."""
+    """What the model says, billing must say: each operation's answer, and every row after it."""
 
-    new_url: Callable[[], str]
-    jobs = Bundle("jobs")
+    databases: Databases
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.stack = BillingStack(self.new_url())
-        self.context = self.stack.running()
-        self.do(self.context.__aenter__())
+        self.url = self.databases.create_migrated("billing", prepare)
+        self.context = RealLedger.on(self.url)
+        self.real = self.do(self.context.__aenter__())
+        self.model = LedgerModel(MONTHLY)
+        self.past: list[tuple[str, Answer]] = []
+        self.cursor = 0
 
     def do(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
@@ -58,146 +63,166 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.do(self.context.__aexit__(None, None, None))
         self.runner.close()
+        self.databases.drop(self.url)
 
-    @initialize()
-    def open(self) -> None:
-        now = self.stack.clock.now()
-        self.opened = now
-        self.end = period_at(now, now).end
-        self.plan = dict.fromkeys(USERS, "free")
-        self.had = {user: {"free"} for user in USERS}
-        self.lots = {user: [Lot(FREE_GRANT, self.end)] for user in USERS}
-        # job -> user, amount, [(lot, part)] while open
-        self.open_holds: dict[str, tuple[str, int, list[tuple[Lot, int]]]] = {}
-        self.ended: dict[str, tuple[int, int]] = {}
+    def both(self, operation: str, *arguments: object) -> None:
+        """Does the same to both."""
+        now = self.real.clock.now()
+        expected = getattr(self.model, operation)(*arguments, now)
+        assert self.do(getattr(self.real, operation)(*arguments, now)) == expected
+        self.past.append((operation, arguments))
+
+    @initialize(amount=st.integers(1, 2_500), days=st.integers(1, 90))
+    def open(self, amount: int, days: int) -> None:
+        """Everybody has bought something, so that there is something to take back."""
+        until = self.real.clock.now() + timedelta(days=days)
         for user in USERS:
-            self.do(self.stack.account(user))
+            self.both("touch", user)
+            self.both("buy", user, f"cs_{user}", PAYMENTS[0], amount, until)
 
-    def available(self, user: str) -> int:
-        return sum(lot.free for lot in self.lots[user])
+    # --- jobs
 
-    def held(self, user: str) -> int:
-        return sum(amount for owner, amount, _ in self.open_holds.values() if owner == user)
+    @rule(user=users, job=jobs, eighths=st.integers(1, 9))
+    def place(self, user: str, job: str, eighths: int) -> None:
+        """For a part of what there is, or more."""
+        amount = self.model.accounts[user].available * eighths // 8
+        self.both("place", user, job, amount + 1 if eighths > 8 else max(amount, 1))
 
-    def settle(self, job_id: str, captured: int) -> None:
-        if job_id not in self.open_holds:
-            return
-        user, amount, parts = self.open_holds.pop(job_id)
-        missing = captured
-        for lot, part in parts:
-            spent = min(part, missing)
-            missing -= spent
-            lot.free += part - spent
-        self.ended[job_id] = (amount, captured)
-        self.expire(user)
+    @precondition(lambda self: len(self.model.holds) < len(JOBS))
+    @rule(user=users, data=st.data(), eighths=st.integers(4, 8), done=parts)
+    def spend(self, user: str, data: st.DataObject, eighths: int, done: int) -> None:
+        """A job from its hold to its end."""
+        job = data.draw(st.sampled_from(sorted(set(JOBS) - set(self.model.holds))))
+        self.place(user, job, eighths)
+        self.both("capture", job, done, 7)
 
-    def expire(self, user: str) -> None:
-        for lot in self.lots[user]:
-            if lot.ends <= self.stack.clock.now():  # type: ignore[operator]
-                lot.free = 0
+    @precondition(lambda self: len(self.model.holds) > 0)
+    @rule(data=st.data(), how=st.sampled_from(("capture", "release", *REPORTS)), done=parts)
+    def end(self, data: st.DataObject, how: str, done: int) -> None:
+        """Of any job that has a hold, open or not; events come from the wrong user too."""
+        job = data.draw(st.sampled_from(sorted(self.model.holds)))
+        match how:
+            case "capture":
+                self.both("capture", job, done, 7)
+            case "release":
+                self.both("release", job)
+            case _:
+                self.cursor += 1
+                owner = self.model.holds[job].user or USERS[0]
+                user = data.draw(st.sampled_from((owner, owner, *USERS)))
+                self.both("event", self.cursor, user, job, JobStatus(how))
+
+    @rule(job=jobs)
+    def release_before_the_hold(self, job: str) -> None:
+        self.both("release", job)
+
+    @rule(status=st.sampled_from((JobStatus.RUNNING, JobStatus.UNKNOWN, *ENDS)))
+    def sweep(self, status: JobStatus) -> None:
+        self.both("sweep", status)
+
+    # --- money
 
     @rule(
-        target=jobs,
-        user=st.sampled_from(USERS),
-        steps=st.integers(1, 200),
-        images=st.integers(1, 4),
+        user=users,
+        reference=st.sampled_from(PURCHASES),
+        payment=st.sampled_from(PAYMENTS),
+        amount=st.integers(1, 2_500),
+        days=st.integers(1, 90),
     )
-    def place(self, user: str, steps: int, images: int) -> Any:  # noqa: ANN401 (a job id or none)
-        job_id = new_job_id()
-        price = -(-64 * 64 * steps * images // 100)
-        if price > self.available(user):
-            with pytest.raises(InsufficientCredits) as refused:
-                self.do(self.stack.place(user, job_id, of=work(steps=steps, image_count=images)))
-            assert refused.value.needed_millicredits == price
-            assert refused.value.available_millicredits == self.available(user)
-            return multiple()
-        answer = self.do(self.stack.place(user, job_id, of=work(steps=steps, image_count=images)))
-        assert answer.hold.amount_millicredits == price
-        parts, missing = [], price
-        for lot in sorted(self.lots[user], key=lambda lot: str(lot.ends)):
-            part = min(lot.free, missing)
-            if part:
-                lot.free -= part
-                missing -= part
-                parts.append((lot, part))
-        self.open_holds[job_id] = (user, price, parts)
-        return job_id
+    def buy(self, user: str, reference: str, payment: str, amount: int, days: int) -> None:
+        until = self.real.clock.now() + timedelta(days=days)
+        self.both("buy", user, reference, payment, amount, until)
 
-    @rule(job_id=jobs, done=st.integers(0, 9), total=st.integers(9, 9))
-    def capture(self, job_id: str, done: int, total: int) -> None:
-        amount = self.open_holds.get(job_id, ("", 0, []))[1]
-        self.settle(job_id, charge(amount, done, total))
-        hold = self.do(self.stack.capture(job_id, done, total))
-        assert (hold.amount_millicredits, hold.captured_millicredits) == self.ended[job_id]
+    @rule(
+        user=users,
+        reference=st.sampled_from(CLAWBACKS),
+        data=st.data(),
+        amount=st.integers(1, 2_500),
+        may_owe=st.sampled_from((True, True, False)),
+    )
+    def claw(
+        self, user: str, reference: str, data: st.DataObject, amount: int, *, may_owe: bool
+    ) -> None:
+        """Mostly of a payment that bought something."""
+        bought = {lot.payment for lot in self.model.accounts[user].lots} - {""}
+        payment = data.draw(st.sampled_from((*sorted(bought) * 3, PAYMENTS[0])))
+        self.both("claw", user, reference, payment, amount, may_owe)
 
-    @rule(job_id=jobs)
-    def release(self, job_id: str) -> None:
-        self.settle(job_id, 0)
-        hold = self.do(self.stack.release(job_id))
-        assert (hold.amount_millicredits, hold.captured_millicredits) == self.ended[job_id]
+    @precondition(lambda self: any(one.clawbacks for one in self.model.accounts.values()))
+    @rule(user=users, data=st.data())
+    def give(self, user: str, data: st.DataObject) -> None:
+        known = sorted(self.model.accounts[user].clawbacks)
+        self.both("give", user, data.draw(st.sampled_from((*known * 3, CLAWBACKS[0]))))
 
-    @rule(job_id=jobs, status=st.sampled_from(["queued", "succeeded", "failed", "cancelled"]))
-    def event(self, job_id: str, status: str) -> None:
-        user, amount, _ = self.open_holds.get(job_id, ("", 0, []))
-        report = JobReport(JobStatus(status), 4, 10)
-        if status != "queued" and user:
-            self.settle(job_id, {"succeeded": amount, "cancelled": amount * 4 // 10}.get(status, 0))
-        owner = user or next(name for name in USERS if self.owns(name, job_id))
-        self.do(self.stack.happen(job_id, report, owner))
+    # --- plans
 
-    def owns(self, user: str, job_id: str) -> bool:
-        request = pb.GetHoldsRequest(user_id=user, job_ids=[job_id])
-        return bool(self.do(self.ask_holds(request)))
+    @rule(user=users, plan=st.sampled_from(PLANS), how=st.sampled_from(SOURCES))
+    def change_plan(self, user: str, plan: str, how: PlanSource) -> None:
+        """By an operator, by a subscription, or because one ended."""
+        now = self.real.clock.now()
+        match how:
+            case PlanSource.GRANTED:
+                self.both("change_plan", user, plan)
+            case PlanSource.SUBSCRIPTION:
+                self.both("move", user, plan, Period(now, now + timedelta(days=30)), how)
+            case PlanSource.DEFAULT:
+                self.both("move", user, FREE, Period(now, months_after(now, 1)), how)
 
-    async def ask_holds(self, request: pb.GetHoldsRequest) -> list[pb.Hold]:
-        return list((await self.stack.rpc.GetHolds(request)).holds)
+    # --- time, and time again
 
-    @rule(job_id=jobs)
-    def place_again(self, job_id: str) -> None:
-        """A repeated hold with other work is refused whatever became of the first."""
-        with pytest.raises((Conflict, InvalidState)):
-            self.do(self.stack.place("alice", job_id, work(steps=201)))
+    @rule(hours=st.sampled_from((1, 5, 24, 24 * 6, 24 * 20, 24 * 40)), then=st.sampled_from(THEN))
+    def time_passes(self, hours: int, then: str | None) -> None:
+        """After it an account is looked at, which renews it, or none is."""
+        self.real.clock.move(hours=hours)
+        if then is not None:
+            self.both("touch", then)
 
-    @rule(user=st.sampled_from(USERS), plan=st.sampled_from(sorted(GRANTS)))
-    def change_plan(self, user: str, plan: str) -> None:
-        self.do(self.stack.change_plan(plan, user))
-        self.plan[user] = plan
-        if plan not in self.had[user]:
-            self.had[user].add(plan)
-            self.lots[user].append(Lot(GRANTS[plan], self.end))
-
-    @rule(days=st.integers(1, 40))
-    def time_passes(self, days: int) -> None:
-        self.stack.clock.move(days=days)
-        # jobs live as long as a test lets them: the sweeper hears that they run
-        for job_id in self.open_holds:
-            self.stack.scheduler.reports[job_id] = JobReport(JobStatus.RUNNING)  # type: ignore[index]
-        now = self.stack.clock.now()
-        for user in USERS:
-            self.expire(user)
-            if now >= self.end:
-                self.had[user] = {self.plan[user]}
-                self.lots[user].append(
-                    Lot(GRANTS[self.plan[user]], period_at(self.opened, now).end)
-                )
-        self.end = period_at(self.opened, now).end
-        assert self.end > now > self.end - timedelta(days=32)
+    @precondition(lambda self: len(self.past) > len(USERS))
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        """Anything of before again, with the same ids."""
+        operation, arguments = data.draw(st.sampled_from(self.past))
+        self.both(operation, *arguments)
 
     @invariant()
     def billing_says_what_the_model_says(self) -> None:
-        for user in USERS:
-            if hasattr(self, "lots"):
-                assert self.do(self.stack.balance(user)) == (self.available(user), self.held(user))
-        assert self.do(self.stack.breaches()) == []
+        for user, account in self.model.accounts.items():
+            balance, lots, lines = self.do(self.real.seen(user))
+            assert balance == self.balance_of(user, account)
+            assert lots == [lot.row() for lot in account.by_expiry()]
+            assert lines == account.lines
+        holds, breaches = self.do(self.real.holds_and_breaches())
+        assert holds == [
+            (job, *hold.row(), hold.is_barred, hold.expires_at)
+            for job, hold in sorted(self.model.holds.items())
+        ]
+        assert breaches == []
+
+    def balance_of(self, user: str, account: Account) -> Answer:
+        held = sum(
+            hold.amount
+            for hold in self.model.holds.values()
+            if hold.user == user and hold.state == "open"
+        )
+        assert account.available == 0 or account.debt == 0
+        assert held == sum(lot.held for lot in account.lots)
+        plan = (account.plan, account.source, account.version)
+        period = (account.period.start, account.period.end)
+        return (account.available, held, account.debt, *plan, *period)
 
 
-def test_random_lives(new_billing_url: Callable[[], str]) -> None:
-    Life.new_url = staticmethod(new_billing_url)
+def prepare(url: str) -> None:
+    migrate(Settings.model_validate({"database_url": url}))
+
+
+@pytest.mark.timeout(0)
+def test_random_lives(databases: Databases, pytestconfig: pytest.Config) -> None:
+    Life.databases = databases
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=10,
-            stateful_step_count=15,
+            max_examples=pytestconfig.getoption("--billing-examples"),
+            stateful_step_count=50,
             deadline=None,
             # each step asks a database: shrinking would take minutes
             phases=(Phase.reuse, Phase.generate),

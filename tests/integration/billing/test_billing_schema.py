@@ -14,7 +14,10 @@ from easel_kit.db import open_pool
 from tests.fakes.billing_stack import FREE_GRANT, PRICE, BillingStack
 
 AS_CAPTURED = "state = 'captured', captured_millicredits = 1"
-DROP_DEBT = "ALTER TABLE credit_accounts DROP CONSTRAINT credit_accounts_debt_check"
+DROP_DEBT = """
+ALTER TABLE credit_accounts
+DROP CONSTRAINT credit_accounts_debt_check, DROP CONSTRAINT available_or_owed
+"""
 
 
 async def tables(url: str) -> set[str]:
@@ -38,6 +41,52 @@ async def test_migrations_lead_up_down_and_up_again(postgres_url: str) -> None:
     assert await tables(postgres_url) <= {"alembic_version"}
     migrations.upgrade(_MIGRATIONS, postgres_url, _SCHEMA)
     assert await tables(postgres_url) == first
+
+
+BEFORE_PURCHASES = """
+INSERT INTO plan_versions (plan_key, version, fingerprint, name, price_cents, currency,
+    monthly_millicredits, priority, weight, max_running, max_waiting, queue_time_s, max_pixels,
+    max_images, requests_per_minute, model_keys, default_factor, model_factors, published_at)
+SELECT key, 1, key, key, price, 'usd', 500, 0, 1, 1, 2, 60, 1048576, 4, 120, '{}', 100, '{}', now()
+FROM (VALUES ('free', 0), ('pro', 1900)) AS p (key, price);
+INSERT INTO accounts (id, opened_at, plan_key, plan_version, period_start, period_end)
+SELECT 'acc_' || plan, '2026-01-20', plan, 1, '2026-01-20', '2026-02-20'
+FROM (VALUES ('free'), ('pro')) AS p (plan);
+INSERT INTO account_pii SELECT id, replace(id, 'acc_', 'user-') FROM accounts;
+INSERT INTO credit_accounts (account_id, available, sequence) SELECT id, 500, 1 FROM accounts;
+INSERT INTO credit_lots (id, account_id, source, source_ref, granted, remaining, granted_at,
+                         expires_at)
+SELECT 'lot_' || id, id, 'monthly', id || '/2026-01-20', 500, 500, '2026-01-20', '2026-02-20'
+FROM accounts;
+INSERT INTO transfers SELECT 'trf_' || id, id, 1, 'grant', '2026-01-20', NULL, '', 500, 500,
+                             '2026-01-20' FROM accounts;
+INSERT INTO entries SELECT 'trf_' || id, id, book, amount FROM accounts,
+                           (VALUES ('granted', -500), ('available', 500)) AS b (book, amount);
+"""
+
+
+async def test_a_ledger_of_before_purchases_goes_on(postgres_url: str) -> None:
+    migrations.upgrade(_MIGRATIONS, postgres_url, _SCHEMA, "0002")
+    connection = await asyncpg.connect(postgres_url, server_settings={"search_path": "billing"})
+    async with connection.transaction():
+        await connection.execute(BEFORE_PURCHASES)
+    migrations.upgrade(_MIGRATIONS, postgres_url, _SCHEMA)
+    sources = await connection.fetch("SELECT id, plan_source FROM accounts ORDER BY id")
+    await connection.close()
+    # until then nobody but an operator gave a plan that has a price
+    assert [tuple(row) for row in sources] == [("acc_free", "default"), ("acc_pro", "granted")]
+    stack = BillingStack(postgres_url)
+    async with stack.running():
+        assert await stack.balance("user-free") == (500, 0)
+        account = await stack.account("user-pro")
+        assert (account.entitlements.version, account.entitlements.plan.key) == (1, "pro")
+        assert account.entitlements.plan.storage_bytes == 2**30
+        # from the next period on the new version holds
+        stack.clock.move(days=30)
+        account = await stack.account("user-pro")
+        assert account.entitlements.plan.storage_bytes == 50 * 2**30
+        assert account.balance.available_millicredits == 1_000_000
+        assert await stack.breaches() == []
 
 
 @pytest.fixture
@@ -66,6 +115,7 @@ WRONG = [
     "UPDATE holds SET state = 'captured', ended_at = now() WHERE state = 'open'",
     "UPDATE credit_accounts SET available = -1",
     "UPDATE credit_accounts SET held = -1",
+    "UPDATE credit_accounts SET debt = 1",
     "UPDATE credit_lots SET held = remaining + 1",
     "UPDATE credit_lots SET remaining = granted + 1",
     "UPDATE hold_allocations SET captured_millicredits = millicredits + 1",
@@ -73,6 +123,11 @@ WRONG = [
     "INSERT INTO entries SELECT id, account_id, 'granted', 0 FROM transfers LIMIT 1",
     ("INSERT INTO transfers SELECT 'x', id, 99, 'grant', 'x', NULL, '', 1, 1, now() FROM accounts"),
     "INSERT INTO accounts SELECT 'x', now(), 'gold', 1, 1, now(), now() + '1 day'",
+    "UPDATE accounts SET plan_source = 'luck'",
+    "UPDATE pack_versions SET price_cents = 1",
+    "DELETE FROM pack_versions",
+    "UPDATE credit_lots SET clawed = granted",
+    "UPDATE credit_lots SET repaid = -1",
 ]
 
 

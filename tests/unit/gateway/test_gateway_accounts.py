@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from easel_kit.errors import DependencyDown, Forbidden, InvalidInput, NotFound, Overloaded
+from easel_kit.errors import (
+    DependencyDown,
+    Forbidden,
+    InvalidInput,
+    InvalidState,
+    NotFound,
+    Overloaded,
+)
+from easel_kit.ids import UserId
+from gateway.domain.account import Account
 from gateway.domain.identity import Identity
 from gateway.domain.library import Picture, pictures_of_job
 from gateway.domain.wish import Wish
@@ -67,6 +76,23 @@ async def test_an_unknown_plan_is_refused_and_an_outage_is_not() -> None:
     ledger.fault = None
     await service.admit(Identity(ALICE, "pro"))
     assert ledger.plan.key == "pro"
+
+
+class SubscribersLedger(FakeLedger):
+    """A ledger whose plan is paid for by a subscription."""
+
+    async def change_plan(self, user_id: UserId, plan_key: str) -> Account:
+        self.calls.append("change_plan")
+        raise InvalidState(f"a subscription pays for the plan of {user_id}, not for {plan_key}")
+
+
+async def test_a_plan_that_a_subscription_pays_for_is_left() -> None:
+    ledger = SubscribersLedger(plan=plan("pro", requests_per_minute=600))
+    service = accounts(ledger, MovedClock())
+    for _ in range(2):
+        await service.admit(Identity(ALICE, "free"))
+    assert ledger.calls == ["get_account", "change_plan"]
+    assert await service.requests_per_minute(ALICE) == 600
 
 
 async def test_limits_are_asked_for_once_a_minute() -> None:

@@ -1,4 +1,4 @@
-"""Commands about a stack that runs in another process: down, token, status, logs, clean."""
+"""Commands about a stack that runs in another process: from down to audit-verify and clean."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import httpx
 from easel_kit.errors import DependencyDown, InvalidState, NotFound
 from easel_local.postgres_install import shared_home
 from easel_local.process import tail
+from easel_local.runner.assembly import environment_of, service_of
 from easel_local.runner.health import Health, answers
 from easel_local.runner.settings import LocalSettings
 from easel_local.runner.state import State
@@ -26,6 +28,7 @@ _STOP_DEADLINE_S = 60.0
 _POLL_S = 0.05
 _FOLLOW_S = 0.3
 _TOKEN_DEADLINE_S = 5.0
+_CHECK_DEADLINE_S = 600.0
 
 
 def down(settings: LocalSettings, _arguments: argparse.Namespace) -> int:
@@ -102,6 +105,28 @@ def logs(settings: LocalSettings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def ledger_check(settings: LocalSettings, _arguments: argparse.Namespace) -> int:
+    """Check the ledger by billing's own command; 1 when something does not add up."""
+    return _ask_billing(settings, "ledger-check")
+
+
+def audit_verify(settings: LocalSettings, _arguments: argparse.Namespace) -> int:
+    """Check the audit log by billing's own command; 1 when something was changed."""
+    return _ask_billing(settings, "audit-verify")
+
+
+def _ask_billing(settings: LocalSettings, command: str) -> int:
+    report = _running_report(settings)
+    service = service_of(settings, State(settings.state), report["ports"], "billing")
+    done = subprocess.run(  # noqa: S603 (our own module)
+        [sys.executable, "-m", "billing", command],
+        env=environment_of(service),
+        check=False,
+        timeout=_CHECK_DEADLINE_S,
+    )
+    return done.returncode
+
+
 def _added_lines(files: list[Path]) -> Iterator[str]:
     ends = {file: file.stat().st_size for file in files}
     while True:
@@ -146,7 +171,7 @@ async def _rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
         match name:
             case "gateway":
                 question = Health("http", f"http://{address}/readyz")
-            case "issuer":
+            case "issuer" | "stripe":
                 question = Health("http", f"http://{address}/healthz")
             case "postgres" | "redis" | "database":
                 return "-"

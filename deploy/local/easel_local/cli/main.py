@@ -1,4 +1,4 @@
-"""The commands a person types: up, down, demo, token, status, logs, clean."""
+"""The commands a person types: up, down, demo, token, status, logs, audit-verify, clean."""
 
 from __future__ import annotations
 
@@ -75,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_token(command("token", "Print an access token for the running stack."))
     command("status", "Show what runs and how it feels.").set_defaults(command=inspection.status)
     _add_logs(command("logs", "Show the last lines of the logs."))
+    audit = command("audit-verify", "Check billing's audit log against its anchors.")
+    audit.set_defaults(command=inspection.audit_verify)
+    check = command("ledger-check", "Check that billing's ledger adds up.")
+    check.set_defaults(command=inspection.ledger_check)
     clean = command("clean", "Stop the stack and remove its folder.")
     clean.set_defaults(command=inspection.clean)
     return parser

@@ -53,8 +53,24 @@ def assemble(settings: LocalSettings, state: State, notice: Callable[[str], None
         "docs_url": gateway_url + _DOCS_PATH,
         "issuer_url": f"http://{places.address('issuer')}",
         "ports": ports,
+        "stripe_url": f"http://{places.address('stripe')}" if "stripe" in ports else "",
     }
     return Stack(state, parts, facts, notice)
+
+
+def service_of(
+    settings: LocalSettings, state: State, ports: Mapping[str, int], name: str
+) -> Service:
+    """One service of the stack that runs with these ports, for commands that need its settings."""
+    _, admin_url = _postgres(settings, state, ports["postgres"])
+    _, redis_url = _redis(settings, state, ports["redis"])
+    table = build_table(settings, state, Places(ports, admin_url, redis_url))
+    return next(service for service in table if service.name == name)
+
+
+def environment_of(service: Service) -> dict[str, str]:
+    """All that a process of the service sees."""
+    return {**service.defaults, **_inherited(), **service.env}
 
 
 def service_parts(table: list[Service], state: State) -> list[Part]:

@@ -15,6 +15,7 @@ from prometheus_client import Counter
 from billing.domain.accounts import Account
 from billing.domain.feed import Applied, JobEvent
 from billing.domain.holds import Hold
+from billing.loop.findings import findings
 from billing.loop.pause import Pause
 from billing.service.accounts import Billing
 from billing.service.follower import JobFollower
@@ -27,7 +28,6 @@ _BATCH = 100
 _log = get_logger(__name__)
 _events = Counter("easel_billing_events", "Events of the feed, by outcome.", ["outcome"])
 _expired = Counter("easel_billing_expired_holds", "Expired holds, by outcome.", ["outcome"])
-_findings = Counter("easel_billing_findings", "Findings recorded, by kind.", ["kind"])
 
 
 class SetHealth(Protocol):
@@ -106,7 +106,7 @@ async def _read(follower: JobFollower, pause: Pause) -> None:
                 pause.reset()
     except OutOfRange:
         finding = await follower.restart()
-        _findings.labels(finding.kind).inc()
+        findings.labels(finding.kind).inc()
         _log.error("feed.gap_found", cursor=finding.reference)
     else:
         _log.info("feed.ended")
@@ -116,7 +116,7 @@ async def _apply(follower: JobFollower, event: JobEvent) -> None:
     with span("billing.apply_event", traceparent=event.traceparent, job_id=event.job_id):
         applied = await follower.apply(event)
         _events.labels(applied.outcome.value).inc()
-        _report(applied, job_id=event.job_id, user_id=event.user_id)
+        _report(applied, job_id=event.job_id)
 
 
 async def _sweep(follower: JobFollower) -> int:
@@ -133,7 +133,7 @@ async def _resolve(follower: JobFollower, hold: Hold) -> bool:
             _log.exception("hold.failed", job_id=hold.job_id)
             return False
         _expired.labels(applied.outcome.value).inc()
-        _report(applied, job_id=hold.job_id, user_id=hold.user_id or "")
+        _report(applied, job_id=hold.job_id)
         return True
 
 
@@ -147,16 +147,18 @@ async def _renew_one(billing: Billing, account: Account) -> bool:
     except DependencyDown:
         raise
     except Exception:  # noqa: BLE001 (this account stays as it is; the others have their turn)
-        _log.exception("account.failed", user_id=account.user_id)
+        _log.exception("account.failed", account_id=account.id)
         return False
-    _log.info("account.renewed", user_id=account.user_id, plan=account.plan.key)
+    _log.info("account.renewed", account_id=account.id, plan=account.plan.key)
     return True
 
 
-def _report(applied: Applied, *, job_id: str, user_id: str) -> None:
-    fields: dict[str, object] = {"job_id": job_id, "user_id": user_id}
+def _report(applied: Applied, *, job_id: str) -> None:
+    fields: dict[str, object] = {"job_id": job_id}
+    if applied.hold is not None:
+        fields["account_id"] = applied.hold.account_id
     if applied.finding is not None:
-        _findings.labels(applied.finding.kind).inc()
+        findings.labels(applied.finding.kind).inc()
         _log.warning(applied.outcome.value, kind=applied.finding.kind, **fields)
         return
     if applied.hold is not None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import structlog
 
+from billing.domain.accounts import Account
 from billing.domain.holds import HoldState
-from billing.rpc import mapping
+from billing.rpc import books, mapping
 from billing.service.accounts import Billing
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import billing_pb2_grpc
-from easel_kit.ids import JobId, UserId, job_id, user_id
+from easel_kit.ids import JobId, job_id, user_id
 from easel_kit.log import get_logger
 from easel_kit.telemetry import current_traceparent
 
@@ -35,7 +37,8 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.GetAccountResponse:
         """The account, opened when the user is new."""
         del context
-        account = await self._billing.account(_user(request.user_id))
+        account = await self._billing.account(user_id(request.user_id))
+        _bind(account)
         return pb.GetAccountResponse(account=mapping.account_to(account))
 
     async def GetEntitlements(  # noqa: N802
@@ -43,7 +46,8 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.GetEntitlementsResponse:
         """The plan's numbers."""
         del context
-        account = await self._billing.account(_user(request.user_id))
+        account = await self._billing.account(user_id(request.user_id))
+        _bind(account)
         return pb.GetEntitlementsResponse(entitlements=mapping.entitlements_to(account))
 
     async def Quote(  # noqa: N802
@@ -51,7 +55,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.QuoteResponse:
         """The price of work."""
         del context
-        user, work = _user(request.user_id), mapping.work_from(request.work)
+        user, work = user_id(request.user_id), mapping.work_from(request.work)
         return pb.QuoteResponse(millicredits=await self._billing.quote(user, work))
 
     async def PlaceHold(  # noqa: N802
@@ -59,9 +63,10 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.PlaceHoldResponse:
         """Reserves the price of a job."""
         del context
-        user, job = _user(request.user_id), _job(request.job_id)
+        user, job = user_id(request.user_id), _job(request.job_id)
         work = mapping.work_from(request.work)
         (hold,), account = await self._billing.place_holds(user, {job: work}, current_traceparent())
+        _bind(account)
         _log.info("hold.placed", millicredits=hold.millicredits, state=hold.state.value)
         return pb.PlaceHoldResponse(
             hold=mapping.hold_to(hold),
@@ -74,8 +79,9 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.PlaceHoldsResponse:
         """Reserves the prices of a batch."""
         del context
-        user, works = _user(request.user_id), mapping.works_from(request.jobs)
+        user, works = user_id(request.user_id), mapping.works_from(request.jobs)
         holds, account = await self._billing.place_holds(user, works, current_traceparent())
+        _bind(account)
         for hold in holds:
             _log.info(
                 "hold.placed",
@@ -129,7 +135,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.GetHoldsResponse:
         """The user's holds of some jobs."""
         del context
-        user, jobs = _user(request.user_id), mapping.job_ids_from(request.job_ids)
+        user, jobs = user_id(request.user_id), mapping.job_ids_from(request.job_ids)
         holds = await self._billing.holds(user, jobs)
         return pb.GetHoldsResponse(holds=[mapping.hold_to(hold) for hold in holds])
 
@@ -138,7 +144,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.ListLedgerResponse:
         """A page of the user's ledger."""
         del context
-        user = _user(request.user_id)
+        user = user_id(request.user_id)
         job = job_id(request.job_id) if request.job_id else None
         size, before = mapping.page_from(request)
         lines = await self._billing.ledger(user, before=before, job_id=job, limit=size + 1)
@@ -149,15 +155,36 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.ListPlansResponse:
         """The plans on offer."""
         del request, context
-        return pb.ListPlansResponse(plans=[mapping.plan_to(plan) for plan in self._billing.plans()])
+        return pb.ListPlansResponse(
+            plans=[mapping.plan_to(plan) for plan in self._billing.plans()],
+            packs=[mapping.pack_to(pack) for pack in self._billing.packs()],
+        )
+
+    async def ListUsage(  # noqa: N802
+        self, request: pb.ListUsageRequest, context: Context
+    ) -> pb.ListUsageResponse:
+        """What the user's jobs cost."""
+        del context
+        user, (size, query) = user_id(request.user_id), books.usage_query_from(request)
+        return books.usage_to(await self._billing.usage(user, query), size)
+
+    async def GetStatement(  # noqa: N802
+        self, request: pb.GetStatementRequest, context: Context
+    ) -> AsyncIterator[pb.GetStatementResponse]:
+        """A month of the user's ledger as CSV."""
+        del context
+        user, period = user_id(request.user_id), books.month_from(request)
+        async for data in self._billing.statement(user, period):
+            yield pb.GetStatementResponse(data=data)
 
     async def ChangePlan(  # noqa: N802
         self, request: pb.ChangePlanRequest, context: Context
     ) -> pb.ChangePlanResponse:
         """Moves the user to another plan."""
         del context
-        user, key = _user(request.user_id), mapping.plan_key_from(request.plan_key)
+        user, key = user_id(request.user_id), mapping.plan_key_from(request.plan_key)
         account = await self._billing.change_plan(user, key)
+        _bind(account)
         _log.info("plan.changed", plan=key, entitlements_version=account.entitlements_version)
         return pb.ChangePlanResponse(account=mapping.account_to(account))
 
@@ -167,10 +194,9 @@ def register(server: grpc.aio.Server, billing: Billing) -> None:
     billing_pb2_grpc.add_BillingServiceServicer_to_server(BillingServicer(billing), server)
 
 
-def _user(text: str) -> UserId:
-    user = user_id(text)
-    structlog.contextvars.bind_contextvars(user_id=user)
-    return user
+def _bind(account: Account) -> None:
+    # logs name the account, never the user
+    structlog.contextvars.bind_contextvars(account_id=account.id)
 
 
 def _job(text: str) -> JobId:

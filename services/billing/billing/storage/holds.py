@@ -12,9 +12,17 @@ from billing.domain import ledger
 from billing.domain.accounts import AccountId, Balance
 from billing.domain.holds import Hold, HoldOrder, HoldState, PlacedHolds, Settled, Settlement
 from billing.domain.pricing import Work
-from billing.storage.booking import allocation_of, book, book_surely, free_reserved, reserve
+from billing.domain.privacy import ERASED
+from billing.storage.booking import (
+    allocation_of,
+    book,
+    book_surely,
+    free_reserved,
+    repay,
+    reserve,
+)
 from easel_kit.db import Connection, Pool, connection, transaction
-from easel_kit.errors import InsufficientCredits, Internal
+from easel_kit.errors import Forbidden, InsufficientCredits, Internal
 from easel_kit.ids import HoldId, JobId, ModelKey, UserId, new_hold_id
 
 _SELECT = """
@@ -29,6 +37,8 @@ _FIND = _SELECT + "WHERE h.job_id = ANY ($1::text[])"
 _OF_USER = _SELECT + "WHERE h.job_id = ANY ($1::text[]) AND p.user_id = $2"
 
 _EXPIRED = _SELECT + "WHERE h.state = 'open' AND h.expires_at <= $1 ORDER BY h.expires_at LIMIT $2"
+
+_OPEN_OF = _SELECT + "WHERE h.account_id = $1 AND h.state = 'open' ORDER BY h.job_id LIMIT $2"
 
 _INSERT = """
 INSERT INTO holds (job_id, id, account_id, state, millicredits, model_key, width_px, height_px,
@@ -56,7 +66,7 @@ _EXTEND = """
 UPDATE holds SET expires_at = $2 WHERE job_id = $1 AND state = 'open' AND expires_at < $2
 """
 
-_AVAILABLE = "SELECT available FROM credit_accounts WHERE account_id = $1"
+_AVAILABLE = "SELECT available, barred FROM credit_accounts WHERE account_id = $1"
 
 
 class PostgresHolds:
@@ -81,6 +91,7 @@ class PostgresHolds:
 
         Raises:
             InsufficientCredits: fewer are available; nothing is written.
+            Forbidden: the account is being erased; nothing is written.
         """
         balance = None
         try:
@@ -88,7 +99,7 @@ class PostgresHolds:
                 reserved = 0
                 # by id: whoever places several meets everyone else in the same order
                 for order in sorted(orders, key=lambda one: one.job_id):
-                    balance = await _reserve_price(lent, order, orders, reserved)
+                    balance = await reserve_price(lent, order, orders, reserved)
                     reserved += order.millicredits
         except _KnownError:
             return None
@@ -124,7 +135,7 @@ class _KnownError(Exception):
     """A job has a hold already: what was written for its neighbours goes too."""
 
 
-async def _reserve_price(
+async def reserve_price(
     lent: Connection, order: HoldOrder, orders: Sequence[HoldOrder], reserved: int
 ) -> Balance:
     """One order of several, of which `reserved` millicredits were taken before it."""
@@ -133,8 +144,13 @@ async def _reserve_price(
     transfer = ledger.hold(order.account_id, order.job_id, order.work, order.millicredits)
     balance = await book(lent, transfer, order.placed_at)
     if balance is None:
-        left = await lent.fetchval(_AVAILABLE, order.account_id)
-        raise InsufficientCredits(sum(one.millicredits for one in orders), left + reserved)
+        left = await lent.fetchrow(_AVAILABLE, order.account_id)
+        if left is None:
+            raise Internal("a balance has vanished")
+        if left["barred"]:
+            raise Forbidden(ERASED)
+        wanted = sum(one.millicredits for one in orders)
+        raise InsufficientCredits(wanted, left["available"] + reserved)
     await reserve(lent, order.account_id, order.job_id, order.millicredits)
     return balance
 
@@ -143,6 +159,11 @@ async def find_hold(lent: Connection, job_id: JobId) -> Hold | None:
     """The job's hold or its tombstone, on a connection of the caller."""
     row = await lent.fetchrow(_FIND, [job_id])
     return None if row is None else _hold(row)
+
+
+async def open_holds_of(lent: Connection, account_id: AccountId, limit: int) -> Sequence[Hold]:
+    """The account's holds that have not ended, on a connection of the caller."""
+    return [_hold(row) for row in await lent.fetch(_OPEN_OF, account_id, limit)]
 
 
 async def settle_hold(
@@ -162,8 +183,9 @@ async def settle_hold(
         transfer = ledger.settle(
             hold.account_id, job_id, hold.millicredits, captured, settlement.reason
         )
-        await book_surely(lent, transfer, now)
+        repaid = await book_surely(lent, transfer, now)
         await free_reserved(lent, job_id, parts, captured)
+        await repay(lent, hold.account_id, repaid)
         ended = replace(hold, state=state, captured=captured, is_barred=settlement.is_barring)
         return Settled(ended, is_new=True)
     # it had ended before, or between the two statements
