@@ -78,6 +78,9 @@ def test_two_stacks_side_by_side_and_data_that_lasts(tmp_path: Path) -> None:
         assert token.count(".") == 2
         checked = easel("ledger-check", "--state", str(tmp_path / "one"))
         assert (checked.returncode, checked.stdout) == (0, "ledger-check: 0 findings\n")
+        verified = easel("audit-verify", "--state", str(tmp_path / "one"))
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        assert "audit-verify: 0 findings in" in verified.stdout
     assert not processes_of(tmp_path)
     for port in ports:
         with socket.socket() as probe:

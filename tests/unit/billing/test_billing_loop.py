@@ -101,6 +101,7 @@ class Account:
     """What the loop logs of one."""
 
     def __init__(self, user_id: str) -> None:
+        self.id = f"acc_{user_id}"
         self.user_id = user_id
         self.plan = type("Plan", (), {"key": "free"})
 
