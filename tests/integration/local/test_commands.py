@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from easel_local.cli.main import main
+from easel_local.runner.assembly import service_of
 from easel_local.runner.settings import load_local_settings
 from easel_local.runner.state import State
+from easel_local.runner.table import port_names
 
 
-@pytest.mark.parametrize("command", [["status"], ["token", "--user", "alice"]])
+@pytest.mark.parametrize("command", [["status"], ["token", "--user", "alice"], ["ledger-check"]])
 def test_a_command_that_needs_a_stack_says_how_to_start_one(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +45,20 @@ def test_logs_shows_the_end_of_each_log(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "one\ntwo\n"
     assert main(["logs", "--state", str(tmp_path), "stripe"]) == 1
     assert "stripe" in capsys.readouterr().err
+
+
+def test_a_command_sees_a_service_as_it_was_started(tmp_path: Path) -> None:
+    """Of a stack with no worker and two schedulers, whatever a new one would have."""
+    state = State(tmp_path / "state")
+    state.folder.mkdir()
+    asked = load_local_settings(state=state.folder)
+    started = asked.model_copy(update={"worker_count": 0, "scheduler_count": 2})
+    names = [*port_names(started), "gateway", "postgres", "redis"]
+    ports = {name: 7_000 + place for place, name in enumerate(names)}
+    env = service_of(asked, state, ports, "billing").env
+    assert env["BILLING_LISTEN"] == f"127.0.0.1:{ports['billing']}"
+    both = [f"127.0.0.1:{ports[name]}" for name in ("scheduler", "scheduler-2")]
+    assert env["BILLING_SCHEDULER_ADDRESS"] == ",".join(both)
 
 
 def test_a_wrong_size_is_named(capsys: pytest.CaptureFixture[str]) -> None:

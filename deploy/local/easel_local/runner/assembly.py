@@ -15,9 +15,18 @@ from easel_local.runner.part import Part, Program, Service, Step, Unit
 from easel_local.runner.settings import LocalSettings
 from easel_local.runner.stack import Stack
 from easel_local.runner.state import State
-from easel_local.runner.table import Places, build_table, port_names, role_passwords
+from easel_local.runner.table import (
+    Places,
+    build_table,
+    port_names,
+    role_passwords,
+    scheduler_names,
+    worker_names,
+)
 
 _DOCS_PATH = "/docs"
+# Replicas that a stack may have; see `LocalSettings`.
+_MOST = 16
 
 
 def assemble(settings: LocalSettings, state: State, notice: Callable[[str], None]) -> Stack:
@@ -62,6 +71,13 @@ def service_of(
     settings: LocalSettings, state: State, ports: Mapping[str, int], name: str
 ) -> Service:
     """One service of the stack that runs with these ports, for commands that need its settings."""
+    # how many of each it has is what it was started with, not what would be started now
+    settings = settings.model_copy(
+        update={
+            "worker_count": sum(worker in ports for worker in worker_names(_MOST)),
+            "scheduler_count": sum(scheduler in ports for scheduler in scheduler_names(_MOST)),
+        }
+    )
     _, admin_url = _postgres(settings, state, ports["postgres"])
     _, redis_url = _redis(settings, state, ports["redis"])
     table = build_table(settings, state, Places(ports, admin_url, redis_url))
