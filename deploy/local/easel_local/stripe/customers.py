@@ -33,13 +33,7 @@ def make_customer(world: World, params: Obj) -> Obj:
         Refused: its test clock or its card does not exist.
     """
     bound = params.get("test_clock")
-    if bound is not None:
-        world.get("test_helpers.test_clock", bound, param="test_clock")
-    created = (
-        world.clock.now()
-        if bound is None
-        else world.get("test_helpers.test_clock", bound)["frozen_time"]
-    )
+    created = _time_of(world, bound)
     customer_id = new_id("cus")
     customer = (
         blank(blanks.CUSTOMER)
@@ -69,6 +63,12 @@ def make_customer(world: World, params: Obj) -> Obj:
         customer["invoice_settings"] = _invoice_settings(card["id"])
     world.emit("customer.created", render(world, customer), created=created)
     return customer
+
+
+def _time_of(world: World, clock_id: str | None) -> int:
+    if clock_id is None:
+        return world.clock.now()
+    return int(world.get("test_helpers.test_clock", clock_id, param="test_clock")["frozen_time"])
 
 
 def _invoice_settings(card_id: str | None) -> Obj:
