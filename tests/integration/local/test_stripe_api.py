@@ -139,6 +139,19 @@ async def test_events_are_found_by_type_and_time_as_things_were(shop: Shop) -> N
     }
 
 
+async def test_metadata_is_the_caller_s_own(shop: Shop) -> None:
+    strange = {"_private": "1", "object": "2", "metadata": "3", "é": "4"}
+    customer = await shop.customer(metadata=strange)
+    retrieve = shop.stripe.v1.customers.retrieve_async
+    assert (await retrieve(customer)).to_dict()["metadata"] == strange
+    update = shop.stripe.v1.customers.update_async
+    await update(customer, {"metadata": {"object": "", "new": "5"}})
+    kept = {"_private": "1", "metadata": "3", "é": "4", "new": "5"}
+    assert (await retrieve(customer)).to_dict()["metadata"] == kept
+    await update(customer, {"metadata": ""})
+    assert (await retrieve(customer)).to_dict()["metadata"] == {}
+
+
 async def test_what_is_expanded(shop: Shop) -> None:
     customer = await shop.customer()
     subscription = await shop.subscribe(customer, shop.pro)

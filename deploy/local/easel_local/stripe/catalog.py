@@ -16,6 +16,8 @@ from stripe.params import (
     ProductUpdateParams,
 )
 
+from easel_local.stripe import blanks
+from easel_local.stripe.blanks import blank
 from easel_local.stripe.calls import Call, Endpoint, required_one
 from easel_local.stripe.objects import Obj, changed, merge_metadata, new_id
 from easel_local.stripe.refusal import invalid, not_served, wrong_state
@@ -83,23 +85,18 @@ def make_price(world: World, params: Obj, *, param: str = "", is_inline: bool = 
     lookup_key = _free_lookup_key(world, params)
     now = world.clock.now()
     price = world.add(
-        {
+        blank(blanks.PRICE)
+        | {
             "id": new_id("price"),
-            "object": "price",
             "active": False if is_inline else params.get("active", True),
-            "billing_scheme": "per_unit",
             "created": now,
             "currency": currency,
-            "custom_unit_amount": None,
-            "livemode": False,
             "lookup_key": lookup_key,
             "metadata": merge_metadata({}, params.get("metadata", {})),
             "nickname": params.get("nickname"),
             "product": product_id,
             "recurring": recurring,
             "tax_behavior": params.get("tax_behavior", "unspecified"),
-            "tiers_mode": None,
-            "transform_quantity": None,
             "type": "recurring" if recurring else "one_time",
             "unit_amount": amount,
             "unit_amount_decimal": str(amount),

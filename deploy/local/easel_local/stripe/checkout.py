@@ -12,7 +12,8 @@ from stripe.params.checkout import (
     SessionRetrieveParams,
 )
 
-from easel_local.stripe import cards, payments, reversals, subscriptions
+from easel_local.stripe import blanks, cards, payments, reversals, subscriptions
+from easel_local.stripe.blanks import blank
 from easel_local.stripe.calls import Call, Endpoint, required_one
 from easel_local.stripe.catalog import make_price
 from easel_local.stripe.customers import living_customer, make_customer
@@ -142,56 +143,16 @@ def _line_item(world: World, given: Obj, mode: str, param: str) -> Obj:
 
 
 def _blank(session_id: str, params: dict[str, Any]) -> Obj:
-    return {
+    return blank(blanks.SESSION) | {
         "id": session_id,
-        "object": "checkout.session",
-        "after_expiration": None,
-        "allow_promotion_codes": None,
-        "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
-        "billing_address_collection": None,
         "cancel_url": params.get("cancel_url"),
         "client_reference_id": params.get("client_reference_id"),
-        "client_secret": None,
-        "collected_information": None,
-        "consent": None,
-        "consent_collection": None,
-        "currency_conversion": None,
-        "custom_fields": [],
-        "custom_text": {
-            "after_submit": None,
-            "shipping_address": None,
-            "submit": None,
-            "terms_of_service_acceptance": None,
-        },
         "customer_creation": params.get("customer_creation"),
-        "customer_details": None,
         "customer_email": params.get("customer_email"),
-        "discounts": [],
-        "invoice": None,
-        "invoice_creation": None,
-        "livemode": False,
         "locale": params.get("locale"),
         "metadata": merge_metadata({}, params.get("metadata", {})),
-        "payment_intent": None,
-        "payment_link": None,
         "payment_method_collection": params.get("payment_method_collection", "always"),
-        "payment_method_configuration_details": None,
-        "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
-        "payment_method_types": ["card"],
-        "payment_status": "unpaid",
-        "permissions": None,
-        "recovered_from": None,
-        "setup_intent": None,
-        "shipping_address_collection": None,
-        "shipping_cost": None,
-        "shipping_options": [],
-        "status": "open",
-        "submit_type": None,
-        "subscription": None,
         "success_url": params["success_url"],
-        "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
-        "ui_mode": "hosted_page",
-        "wallet_options": None,
     }
 
 

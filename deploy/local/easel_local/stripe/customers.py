@@ -15,7 +15,8 @@ from stripe.params import (
     PaymentMethodRetrieveParams,
 )
 
-from easel_local.stripe import cards, subscriptions
+from easel_local.stripe import blanks, cards, subscriptions
+from easel_local.stripe.blanks import blank
 from easel_local.stripe.calls import Call, Endpoint
 from easel_local.stripe.objects import Obj, changed, merge_metadata, new_id
 from easel_local.stripe.refusal import Refused, invalid
@@ -32,39 +33,23 @@ def make_customer(world: World, params: Obj) -> Obj:
         Refused: its test clock or its card does not exist.
     """
     bound = params.get("test_clock")
-    if bound is not None:
-        world.get("test_helpers.test_clock", bound, param="test_clock")
-    created = (
-        world.clock.now()
-        if bound is None
-        else world.get("test_helpers.test_clock", bound)["frozen_time"]
-    )
+    created = _time_of(world, bound)
     customer_id = new_id("cus")
-    customer = {
-        "id": customer_id,
-        "object": "customer",
-        "address": None,
-        "balance": params.get("balance", 0),
-        "created": created,
-        "currency": None,
-        "default_source": None,
-        "delinquent": False,
-        "description": None,
-        "discount": None,
-        "email": None,
-        "invoice_prefix": customer_id[-8:].upper(),
-        "invoice_settings": _invoice_settings(None),
-        "livemode": False,
-        "metadata": merge_metadata({}, params.get("metadata", {})),
-        "name": None,
-        "next_invoice_sequence": 1,
-        "phone": None,
-        "preferred_locales": [],
-        "shipping": None,
-        "tax_exempt": params.get("tax_exempt", "none") or "none",
-        "test_clock": bound,
-        "_clock": bound,
-    } | {name: params[name] or None for name in _PLAIN if name in params}
+    customer = (
+        blank(blanks.CUSTOMER)
+        | {
+            "id": customer_id,
+            "balance": params.get("balance", 0),
+            "created": created,
+            "invoice_prefix": customer_id[-8:].upper(),
+            "invoice_settings": _invoice_settings(None),
+            "metadata": merge_metadata({}, params.get("metadata", {})),
+            "tax_exempt": params.get("tax_exempt", "none") or "none",
+            "test_clock": bound,
+            "_clock": bound,
+        }
+        | {name: params[name] or None for name in _PLAIN if name in params}
+    )
     first = None
     if "payment_method" in params:
         first = cards.usable_card(world, params["payment_method"], param="payment_method")
@@ -78,6 +63,12 @@ def make_customer(world: World, params: Obj) -> Obj:
         customer["invoice_settings"] = _invoice_settings(card["id"])
     world.emit("customer.created", render(world, customer), created=created)
     return customer
+
+
+def _time_of(world: World, clock_id: str | None) -> int:
+    if clock_id is None:
+        return world.clock.now()
+    return int(world.get("test_helpers.test_clock", clock_id, param="test_clock")["frozen_time"])
 
 
 def _invoice_settings(card_id: str | None) -> Obj:

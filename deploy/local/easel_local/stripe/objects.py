@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import secrets
-import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 Obj = dict[str, Any]
 """One object of Stripe's, or a part of one. References to others are ids."""
 
-_ALPHABET = string.ascii_letters + string.digits
-_ID_LENGTH = 24
+_ID_BYTES = 12
+_PLAIN = frozenset({str, int, bool, float, type(None)})
 
 
 def new_id(prefix: str) -> str:
     """A fresh id such as ``cus_…``."""
-    tail = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
-    return f"{prefix}_{tail}"
+    return f"{prefix}_{secrets.token_hex(_ID_BYTES)}"
 
 
 def public(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """A deep copy without what is private."""
+    """A deep copy without what is private; keys of metadata are the caller's and all public."""
     if isinstance(value, dict):
-        return {key: public(below) for key, below in value.items() if not key.startswith("_")}
+        return {
+            key: below if type(below) in _PLAIN else _copy(key, below)
+            for key, below in value.items()
+            if key[:1] != "_"
+        }
     if isinstance(value, list):
         return [public(below) for below in value]
     return value
+
+
+def _copy(key: str, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    return dict(value) if key == "metadata" and isinstance(value, dict) else public(value)
 
 
 def listing(data: Iterable[Obj], url: str, *, has_more: bool = False) -> Obj:

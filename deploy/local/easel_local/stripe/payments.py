@@ -9,7 +9,8 @@ from stripe.params import (
     PaymentIntentRetrieveParams,
 )
 
-from easel_local.stripe import cards
+from easel_local.stripe import blanks, cards
+from easel_local.stripe.blanks import blank
 from easel_local.stripe.calls import Call, Endpoint
 from easel_local.stripe.objects import Obj, merge_metadata, new_id
 from easel_local.stripe.rendering import render
@@ -29,45 +30,16 @@ def make_intent(
     """An intent to take an amount from a customer; nothing is taken yet."""
     intent_id = new_id("pi")
     intent = world.add(
-        {
+        blank(blanks.INTENT)
+        | {
             "id": intent_id,
-            "object": "payment_intent",
             "amount": amount,
-            "amount_capturable": 0,
-            "amount_details": {"tip": {}},
-            "amount_received": 0,
-            "application": None,
-            "application_fee_amount": None,
-            "automatic_payment_methods": None,
-            "canceled_at": None,
-            "cancellation_reason": None,
-            "capture_method": "automatic",
             "client_secret": f"{intent_id}_secret_{new_id('s')[2:]}",
-            "confirmation_method": "automatic",
             "created": now,
             "currency": currency,
             "customer": customer_id,
             "description": description,
-            "last_payment_error": None,
-            "latest_charge": None,
-            "livemode": False,
             "metadata": merge_metadata({}, metadata or {}),
-            "next_action": None,
-            "on_behalf_of": None,
-            "payment_method": None,
-            "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
-            "payment_method_types": ["card"],
-            "processing": None,
-            "receipt_email": None,
-            "review": None,
-            "setup_future_usage": None,
-            "shipping": None,
-            "source": None,
-            "statement_descriptor": None,
-            "statement_descriptor_suffix": None,
-            "status": "requires_payment_method",
-            "transfer_data": None,
-            "transfer_group": None,
         }
     )
     world.emit("payment_intent.created", render(world, intent), created=now)
@@ -137,49 +109,25 @@ def _payment_error(world: World, intent: Obj, card: Obj | None, code: str) -> Ob
 
 def _charge(intent: Obj, card: Obj, code: str, now: int) -> Obj:
     is_paid = not code
-    return {
+    return blank(blanks.CHARGE) | {
         "id": new_id("ch"),
-        "object": "charge",
         "amount": intent["amount"],
         "amount_captured": intent["amount"] if is_paid else 0,
-        "amount_refunded": 0,
-        "application": None,
-        "application_fee": None,
-        "application_fee_amount": None,
-        "balance_transaction": None,
         "billing_details": dict(card["billing_details"]),
-        "calculated_statement_descriptor": "EASEL STAND-IN",
         "captured": is_paid,
         "created": now,
         "currency": intent["currency"],
         "customer": intent["customer"],
         "description": intent["description"],
-        "disputed": False,
-        "failure_balance_transaction": None,
         "failure_code": "card_declined" if code else None,
         "failure_message": cards.decline_message(code) if code else None,
-        "fraud_details": {},
-        "livemode": False,
         "metadata": dict(intent["metadata"]),
-        "on_behalf_of": None,
         "outcome": _outcome(code),
         "paid": is_paid,
         "payment_intent": intent["id"],
         "payment_method": card["id"],
         "payment_method_details": {"card": _card_details(card, intent["amount"]), "type": "card"},
-        "receipt_email": None,
-        "receipt_number": None,
-        "receipt_url": None,
-        "refunded": False,
-        "review": None,
-        "shipping": None,
-        "source": None,
-        "source_transfer": None,
-        "statement_descriptor": None,
-        "statement_descriptor_suffix": None,
         "status": "succeeded" if is_paid else "failed",
-        "transfer_data": None,
-        "transfer_group": None,
     }
 
 

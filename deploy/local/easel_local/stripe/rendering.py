@@ -96,7 +96,8 @@ def _invoice_payments(world: World, body: Obj) -> Obj:
 
 
 def _charge_refunds(world: World, body: Obj) -> Obj:
-    refunds = [r for r in world.every("refund") if r["charge"] == body["id"]]
+    found = world.owned("refund", body["customer"]) if body["customer"] else world.every("refund")
+    refunds = [refund for refund in found if refund["charge"] == body["id"]]
     data = [render(world, refund) for refund in reversed(refunds)]
     return listing(data, f"/v1/charges/{body['id']}/refunds")
 

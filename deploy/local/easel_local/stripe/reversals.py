@@ -209,11 +209,12 @@ def dispute_if_planned(world: World, intent: Obj) -> None:
 
 def _list(call: Call, kind: str) -> Obj:
     wanted = call.params
-    intent_id = wanted.get("payment_intent")
-    intent = None if intent_id is None else call.world.find("payment_intent", intent_id)
-    objects = (
-        call.world.owned(kind, intent["customer"]) if intent is not None else call.world.every(kind)
-    )
+    paid = None
+    for name in ("charge", "payment_intent"):
+        if name in wanted:
+            paid = call.world.get(name, wanted[name], param=name)
+    owner = None if paid is None else paid["customer"]
+    objects = call.world.every(kind) if owner is None else call.world.owned(kind, owner)
     return call.page(
         obj
         for obj in objects

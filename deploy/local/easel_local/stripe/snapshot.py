@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from easel_local.stripe.webhooks import Courier
 from easel_local.stripe.world import World
 
 _FORMAT = 1
+_KEPT_EVENTS = 2_000  # the newest; all of them would make each write slower than the last
 
 
 class Snapshot:
@@ -25,6 +27,7 @@ class Snapshot:
         self._keys = keys
         self._courier = courier
         self._saved = -1
+        self._spelled: dict[str, str] = {}
         self._lock = asyncio.Lock()
 
     def load(self) -> None:
@@ -39,6 +42,8 @@ class Snapshot:
             kept = json.loads(self._file.read_text(encoding="utf-8"))
             if kept["format"] != _FORMAT:
                 raise InvalidInput("state_file", "was written by another version")
+            events = {event["id"]: event for event in kept["events"]}
+            kept["world"]["kinds"]["event"] = events
             self._world.load(kept["world"])
             self._keys.load(kept["keys"])
             self._courier.load(kept["deliveries"])
@@ -58,17 +63,26 @@ class Snapshot:
             if self._saved >= wanted:
                 return
             version = self._world.version
-            text = json.dumps(self._dump(), separators=(",", ":"))
-            await asyncio.to_thread(_replace, self._file, text)
+            await asyncio.to_thread(_replace, self._file, self._text())
             self._saved = version
 
-    def _dump(self) -> dict[str, Any]:
-        return {
+    def _text(self) -> str:
+        """Everything, as JSON. Events never change, so each is spelled once."""
+        world = self._world.dump()
+        events = world["kinds"].get("event", {})
+        newest = list(itertools.islice(reversed(events.items()), _KEPT_EVENTS))[::-1]
+        self._spelled = {key: self._spelled.get(key) or _spell(event) for key, event in newest}
+        rest = {
             "format": _FORMAT,
-            "world": self._world.dump(),
+            "world": {**world, "kinds": {**world["kinds"], "event": {}}},
             "keys": self._keys.dump(),
-            "deliveries": self._courier.dump(),
+            "deliveries": [one for one in self._courier.dump() if one["event"] in self._spelled],
         }
+        return f'{_spell(rest)[:-1]},"events":[{",".join(self._spelled.values())}]}}'
+
+
+def _spell(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _replace(file: Path, text: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from easel_local.stripe import cards, invoices, lines, payments, standing
+from easel_local.stripe import blanks, cards, invoices, lines, payments, standing
+from easel_local.stripe.blanks import blank
 from easel_local.stripe.objects import Obj, merge_metadata, new_id
 from easel_local.stripe.periods import period_end
 from easel_local.stripe.refusal import invalid, wrong_state
@@ -96,49 +97,9 @@ def _item(subscription_id: str, price_id: str, quantity: int, start: int, until:
 
 
 def _blank(customer: Obj, subscription_id: str) -> Obj:
-    return {
+    return blank(blanks.SUBSCRIPTION) | {
         "id": subscription_id,
-        "object": "subscription",
-        "application": None,
-        "application_fee_percent": None,
-        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
-        "billing_cycle_anchor_config": None,
-        "billing_mode": {"flexible": None, "type": "classic"},
-        "billing_schedules": [],
-        "billing_thresholds": None,
-        "cancel_at": None,
-        "cancel_at_period_end": False,
-        "canceled_at": None,
-        "cancellation_details": {"comment": None, "feedback": None, "reason": None},
-        "collection_method": "charge_automatically",
         "customer": customer["id"],
-        "customer_account": None,
-        "days_until_due": None,
-        "default_source": None,
-        "default_tax_rates": [],
-        "discounts": [],
-        "ended_at": None,
-        "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
-        "latest_invoice": None,
-        "livemode": False,
-        "next_pending_invoice_item_invoice": None,
-        "on_behalf_of": None,
-        "pause_collection": None,
-        "payment_settings": {
-            "payment_method_options": None,
-            "payment_method_types": None,
-            "save_default_payment_method": "off",
-        },
-        "pending_invoice_item_interval": None,
-        "pending_setup_intent": None,
-        "pending_update": None,
-        "schedule": None,
-        "status": "incomplete",
-        "transfer_data": None,
-        "trial_end": None,
-        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
-        "trial_start": None,
-        "_pending": [],
     }
 
 
