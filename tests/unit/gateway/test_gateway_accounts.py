@@ -12,18 +12,17 @@ from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
 from gateway.service.memory import Recent
 from gateway.service.pictures import Pictures
+from tests.fakes.gateway_money import FakeLedger, plan
 from tests.fakes.gateway_ports import (
     ALICE,
     MALLORY,
     NOON,
-    FakeLedger,
     FakeLibrary,
     FakeModels,
     FakeObjects,
     MovedClock,
     finished,
     model,
-    plan,
 )
 
 AWAY = DependencyDown("away")
@@ -69,6 +68,16 @@ async def test_an_unknown_plan_is_refused_and_an_outage_is_not() -> None:
     assert ledger.plan.key == "pro"
 
 
+async def test_a_plan_that_a_subscription_pays_for_counts_for_more_than_a_claim() -> None:
+    ledger = FakeLedger(plan=plan("pro", requests_per_minute=600), subscribed=True)
+    service = accounts(ledger, MovedClock())
+    for _ in range(2):
+        await service.admit(Identity(ALICE, "free"))
+    assert ledger.calls == ["get_account", "change_plan"]
+    assert ledger.plan.key == "pro"
+    assert await service.requests_per_minute(ALICE) == 600
+
+
 async def test_limits_are_asked_for_once_a_minute() -> None:
     ledger, clock = FakeLedger(), MovedClock()
     service = accounts(ledger, clock)
@@ -90,7 +99,7 @@ async def test_a_stranger_gets_the_default_limit_while_billing_is_away() -> None
 async def test_account_plans_and_ledger_are_billings() -> None:
     service = accounts(FakeLedger(), MovedClock())
     assert (await service.account(ALICE)).user_id == ALICE
-    assert [found.key for found in await service.plans()] == ["free"]
+    assert [found.key for found in (await service.offers()).plans] == ["free"]
     page = await service.ledger(ALICE, page_size=20, page_token="", job_id=None)
     assert page.lines == ()
 

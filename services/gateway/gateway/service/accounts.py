@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from easel_kit.clock import Clock
 from easel_kit.errors import (
     DeadlineExceeded,
@@ -9,12 +11,14 @@ from easel_kit.errors import (
     Forbidden,
     Internal,
     InvalidInput,
+    InvalidState,
     NotFound,
     Overloaded,
 )
 from easel_kit.ids import JobId, UserId
-from gateway.domain.account import Account, LedgerPage, Plan
+from gateway.domain.account import Account, LedgerPage
 from gateway.domain.identity import Identity
+from gateway.domain.money import Offers
 from gateway.ports import Ledger
 from gateway.service.memory import Recent
 
@@ -45,6 +49,7 @@ class Accounts:
     async def admit(self, identity: Identity) -> None:
         """Moves the caller to the plan that the token claims, where that is trusted.
 
+        A plan that a subscription pays for stays: what is paid for counts for more than a claim.
         While billing does not answer the caller is let in as they are.
 
         Raises:
@@ -56,7 +61,8 @@ class Accounts:
         try:
             account = await self._ledger.get_account(user_id)
             if account.entitlements.plan.key != claim:
-                account = await self._ledger.change_plan(user_id, claim)
+                with suppress(InvalidState):  # a subscription pays for the plan that the user has
+                    account = await self._ledger.change_plan(user_id, claim)
         except (NotFound, InvalidInput) as error:
             raise Forbidden("the token claims a plan that is not on offer") from error
         except _UNANSWERED:
@@ -80,9 +86,9 @@ class Accounts:
         """The account, opened when the user is new."""
         return await self._ledger.get_account(user_id)
 
-    async def plans(self) -> tuple[Plan, ...]:
-        """Plans on offer, cheapest first."""
-        return await self._ledger.list_plans()
+    async def offers(self) -> Offers:
+        """Plans and packs on offer, cheapest first."""
+        return await self._ledger.list_offers()
 
     async def ledger(
         self, user_id: UserId, *, page_size: int, page_token: str, job_id: JobId | None
