@@ -38,7 +38,7 @@ async def estimate(gateway: Gateway, path: str = ESTIMATE, **body: object) -> ht
 
 
 async def test_an_estimate_is_what_a_submit_then_says(gateway: Gateway) -> None:
-    wish = {"prompt": "a red circle", "steps": 20, "n": 2, "hires": {"scale": 1.5}}
+    wish: dict[str, Any] = {"prompt": "x", "steps": 20, "n": 2, "hires": {"scale": 1.5}}
     found = (await estimate(gateway, **wish)).json()
     assert "PlaceHolds" not in gateway.billing.calls
     assert gateway.scheduler.submissions == []
