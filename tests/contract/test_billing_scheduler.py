@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 
-from billing.clients.scheduler import SchedulerEvents, SchedulerJobs
+from billing.clients.scheduler import SchedulerEvents, SchedulerJobs, SchedulerQueue
+from billing.domain.accounts import AccountId, EntitlementsChange
 from billing.domain.feed import Cursor, JobEvent
 from billing.domain.holds import JobReport, JobStatus
+from billing.domain.plans import PlanVersion
+from billing.ports.entitlements import Queue
 from billing.ports.jobs import EventFeed, JobResolver
+from billing.storage.plans import read_plan_book
 from easel_kit.errors import DependencyDown, DomainError, OutOfRange
 from easel_kit.ids import JobId, UserId, new_job_id
 from easel_kit.rpc.channel import open_channel
-from tests.fakes.billing import MemoryScheduler, serve_scheduler
+from tests.fakes.billing import MemoryScheduler, Tier, serve_scheduler
 
 ALICE = UserId("alice")
 REPORTS = [
@@ -33,6 +37,7 @@ class Sides:
     scheduler: MemoryScheduler
     events: EventFeed
     resolver: JobResolver
+    queue: Queue
 
     async def read(self, after: Cursor, count: int) -> list[JobEvent]:
         stream: Any = self.events.subscribe(after)
@@ -49,10 +54,15 @@ class Sides:
 async def sides(request: pytest.FixtureRequest) -> AsyncIterator[Sides]:
     scheduler = MemoryScheduler()
     if request.param == "memory":
-        yield Sides(scheduler, scheduler, scheduler)
+        yield Sides(scheduler, scheduler, scheduler, scheduler)
         return
     async with serve_scheduler(scheduler) as address, open_channel(address) as channel:
-        yield Sides(scheduler, SchedulerEvents(channel), SchedulerJobs(channel, timeout_s=2))
+        yield Sides(
+            scheduler,
+            SchedulerEvents(channel),
+            SchedulerJobs(channel, timeout_s=2),
+            SchedulerQueue(channel, timeout_s=2),
+        )
 
 
 async def test_events_come_in_order_with_all_they_say(sides: Sides) -> None:
@@ -100,8 +110,27 @@ async def test_a_job_never_heard_of_is_unknown_from_then_on(sides: Sides) -> Non
     assert job_id in sides.scheduler.reports
 
 
+def changed(version: int, key: str = "pro") -> EntitlementsChange:
+    plans = {plan.key: plan for plan in read_plan_book(None).plans}
+    return EntitlementsChange(AccountId("acc_1"), ALICE, version, PlanVersion(1, plans[key]))
+
+
+async def test_a_changed_plan_is_told_with_the_numbers_of_the_queue(sides: Sides) -> None:
+    await sides.queue.set_entitlements(changed(3))
+    assert sides.scheduler.tiers[ALICE] == Tier(3, 10, 4, 3, 12, 3_600)
+
+
+async def test_an_older_plan_changes_nothing(sides: Sides) -> None:
+    await sides.queue.set_entitlements(changed(2**40, "enterprise"))
+    await sides.queue.set_entitlements(changed(3, "free"))
+    assert sides.scheduler.tiers[ALICE].version == 2**40
+    assert sides.scheduler.tiers[ALICE].priority == 100
+
+
 async def test_a_scheduler_that_is_away_is_down(sides: Sides) -> None:
     sides.scheduler.is_away = True
+    with pytest.raises(DependencyDown):
+        await sides.queue.set_entitlements(changed(1))
     with pytest.raises(DependencyDown):
         await sides.resolver.resolve(new_job_id())
     with pytest.raises(DependencyDown):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 
+from billing.domain.accounts import EntitlementsChange
 from billing.domain.feed import Cursor, JobEvent
 from billing.domain.holds import JobReport, JobStatus
 from easel.scheduler.v1 import events_pb2, events_pb2_grpc, jobs_pb2
@@ -56,8 +59,20 @@ class MovableClock:
         self._now = now
 
 
+@dataclass(frozen=True)
+class Tier:
+    """What the scheduler knows of a user's plan."""
+
+    version: int
+    priority: int
+    weight: int
+    max_running: int
+    max_waiting: int
+    queue_time_s: int
+
+
 class MemoryScheduler:
-    """The ports `EventFeed` and `JobResolver`; also what the gRPC fake answers from."""
+    """The ports `EventFeed`, `JobResolver` and `Queue`; also what the gRPC fake answers from."""
 
     def __init__(self) -> None:
         self.log: list[JobEvent] = []
@@ -67,6 +82,9 @@ class MemoryScheduler:
         self.pruned_up_to = Cursor()
         self.generation = 1
         self.is_away = False
+        self.tiers: dict[UserId, Tier] = {}
+        self.told: list[tuple[UserId, int]] = []
+        self.after_told: Callable[[], Awaitable[None]] | None = None
         self._changed = asyncio.Condition()
         self._cut = 0
 
@@ -87,6 +105,30 @@ class MemoryScheduler:
             self.log.append(event)
             self._changed.notify_all()
         return event
+
+    async def set_entitlements(self, change: EntitlementsChange) -> None:
+        """Keeps the newest per user, as the scheduler does."""
+        terms = change.plan.terms
+        tier = Tier(
+            change.version,
+            terms.priority,
+            terms.weight,
+            terms.max_running,
+            terms.max_waiting,
+            terms.queue_time_s,
+        )
+        await self.keep(change.user_id, tier)
+
+    async def keep(self, user_id: UserId, tier: Tier) -> None:
+        """Hears of a user's plan; then does what a test has put into `after_told`."""
+        if self.is_away:
+            raise DependencyDown("the scheduler is away")
+        self.told.append((user_id, tier.version))
+        known = self.tiers.get(user_id)
+        if known is None or known.version < tier.version:
+            self.tiers[user_id] = tier
+        if self.after_told is not None:
+            await self.after_told()
 
     async def cut(self) -> None:
         """Ends every subscription."""
@@ -156,20 +198,39 @@ async def serve_scheduler(scheduler: MemoryScheduler, port: int = 0) -> AsyncIte
             progress=jobs_pb2.Progress(step=report.steps_done, steps=report.steps_total),
         )
 
+    async def set_entitlements(
+        request: jobs_pb2.SetEntitlementsRequest, context: object
+    ) -> jobs_pb2.SetEntitlementsResponse:
+        del context
+        numbers = request.entitlements
+        tier = Tier(
+            numbers.version,
+            numbers.priority,
+            numbers.weight,
+            numbers.max_running,
+            numbers.max_waiting,
+            numbers.queue_time_s,
+        )
+        await scheduler.keep(UserId(request.user_id), tier)
+        return jobs_pb2.SetEntitlementsResponse(entitlements=numbers)
+
     server = build_server()
     events_pb2_grpc.add_EventServiceServicer_to_server(_EventServicer(scheduler), server.grpc)
-    # of the job service billing calls one method
-    handler = grpc.unary_unary_rpc_method_handler(
-        resolve,
-        request_deserializer=jobs_pb2.ResolveJobRequest.FromString,
-        response_serializer=jobs_pb2.ResolveJobResponse.SerializeToString,
-    )
+    # of the job service billing calls these methods
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "ResolveJob": grpc.unary_unary_rpc_method_handler(
+            resolve,
+            request_deserializer=jobs_pb2.ResolveJobRequest.FromString,
+            response_serializer=jobs_pb2.ResolveJobResponse.SerializeToString,
+        ),
+        "SetEntitlements": grpc.unary_unary_rpc_method_handler(
+            set_entitlements,
+            request_deserializer=jobs_pb2.SetEntitlementsRequest.FromString,
+            response_serializer=jobs_pb2.SetEntitlementsResponse.SerializeToString,
+        ),
+    }
     server.grpc.add_generic_rpc_handlers(
-        [
-            grpc.method_handlers_generic_handler(
-                "easel.scheduler.v1.JobService", {"ResolveJob": handler}
-            )
-        ]
+        [grpc.method_handlers_generic_handler("easel.scheduler.v1.JobService", handlers)]
     )
     async with server.serving(f"127.0.0.1:{port}", [], grace_s=0):
         yield f"127.0.0.1:{server.port}"

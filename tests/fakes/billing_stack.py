@@ -11,13 +11,14 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 
+from billing.domain.accounts import AccountId
 from billing.domain.holds import JobReport
 from billing.main import run
 from billing.settings import Settings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import billing_pb2_grpc
-from easel_kit.db import open_pool
+from easel_kit.db import Connection, open_pool, transaction
 from easel_kit.ids import JobId, ModelKey, UserId, new_job_id
 from easel_kit.rpc.channel import open_channel
 from tests.fakes.billing import MemoryScheduler, MovableClock, serve_scheduler
@@ -72,11 +73,19 @@ class BillingStack:
 
     @asynccontextmanager
     async def running(
-        self, *, over_grpc: bool = False, plans_file: Path | None = None, hold_ttl_s: float = 900
+        self,
+        *,
+        over_grpc: bool = False,
+        scheduler_address: str = "",
+        plans_file: Path | None = None,
+        hold_ttl_s: float = 900,
     ) -> AsyncIterator[BillingStack]:
-        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled."""
+        """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled.
+
+        Beside the scheduler in memory, called directly or `over_grpc`, or beside one at an address.
+        """
         async with AsyncExitStack() as stack:
-            address = "127.0.0.1:1"
+            address = scheduler_address or "127.0.0.1:1"
             if over_grpc:
                 address = await stack.enter_async_context(serve_scheduler(self.scheduler))
             settings = Settings(
@@ -86,6 +95,7 @@ class BillingStack:
                 hold_ttl_s=hold_ttl_s,
                 sweep_interval_s=0.05,
                 renewal_interval_s=0.05,
+                entitlements_interval_s=0.05,
                 grace_s=1,
             )
             self.port = 0
@@ -95,13 +105,15 @@ class BillingStack:
                 self.port = port
                 ready.set()
 
+            scheduler = None if over_grpc or scheduler_address else self.scheduler
             task = asyncio.create_task(
                 run(
                     settings,
                     asyncio.Event(),
                     clock=self.clock,
-                    events=None if over_grpc else self.scheduler,
-                    resolver=None if over_grpc else self.scheduler,
+                    events=scheduler,
+                    resolver=scheduler,
+                    queue=scheduler,
                     on_ready=on_ready,
                 )
             )
@@ -196,6 +208,25 @@ class BillingStack:
         """The first value that a statement answers with."""
         assert self._database is not None
         return await self._database.fetchval(statement, *values)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction on billing's schema, for what has no gRPC face."""
+        async with (
+            open_pool(self.url, schema="billing", name="test", max_size=1) as pool,
+            transaction(pool) as lent,
+        ):
+            yield lent
+
+    async def account_id(self, user: str = ALICE) -> AccountId:
+        """The pseudonymous id of a user's account."""
+        await self.account(user)
+        found = await self.sql("SELECT account_id FROM account_pii WHERE user_id = $1", user)
+        return AccountId(found)
+
+    async def debt(self, user: str = ALICE) -> int:
+        """Millicredits owed."""
+        return (await self.account(user)).balance.debt_millicredits
 
     async def findings(self) -> list[tuple[str, str]]:
         """Kind and reference of each finding, oldest first."""

@@ -9,17 +9,21 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from billing.clients.scheduler import SchedulerEvents, SchedulerJobs
+from billing.clients.scheduler import SchedulerEvents, SchedulerJobs, SchedulerQueue
+from billing.loop.entitlements import publish_entitlements
 from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
 from billing.loop.pause import Pause
+from billing.ports.entitlements import Queue
 from billing.ports.jobs import EventFeed, JobResolver
 from billing.rpc.servicer import SERVICE, register
 from billing.service.accounts import Billing
+from billing.service.entitlements import EntitlementsPublisher
 from billing.service.follower import JobFollower
 from billing.settings import Settings
 from billing.storage.accounts import PostgresAccounts
 from billing.storage.books import PostgresLedger
 from billing.storage.check import Breach, LedgerCheck
+from billing.storage.entitlements import PostgresEntitlements
 from billing.storage.feed import PostgresFeed
 from billing.storage.holds import PostgresHolds
 from billing.storage.plans import PostgresPlans, read_plan_book
@@ -47,6 +51,7 @@ async def run(
     clock: Clock | None = None,
     events: EventFeed | None = None,
     resolver: JobResolver | None = None,
+    queue: Queue | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set.
@@ -57,6 +62,7 @@ async def run(
         clock: instead of the machine's.
         events: instead of the scheduler's feed.
         resolver: instead of the scheduler's answers.
+        queue: instead of the scheduler that is told of changed plans.
         on_ready: is told the port.
 
     Raises:
@@ -96,6 +102,10 @@ async def run(
             clock,
             hold_ttl=hold_ttl,
         )
+        publisher = EntitlementsPublisher(
+            PostgresEntitlements(pool, plans),
+            queue or SchedulerQueue(channel, timeout_s=settings.scheduler_timeout_s),
+        )
         server = build_server()
         register(server.grpc, billing)
         side = await stack.enter_async_context(Supervisor(stop))
@@ -105,6 +115,10 @@ async def run(
         side.start("feed", follow_feed(follower, Pause()))
         side.start("holds", sweep_holds(follower, interval_s=settings.sweep_interval_s))
         side.start("renewals", renew_accounts(billing, interval_s=settings.renewal_interval_s))
+        side.start(
+            "entitlements",
+            publish_entitlements(publisher, Pause(), interval_s=settings.entitlements_interval_s),
+        )
         side.start(
             "health", watch_database(feed.cursor, server.set_health, interval_s=_PROBE_INTERVAL_S)
         )

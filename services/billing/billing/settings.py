@@ -30,6 +30,9 @@ class Settings(ServiceSettings):
     sweep_interval_s: float = Field(
         10.0, gt=0, le=60, description="Seconds between two looks for holds past their time."
     )
+    entitlements_interval_s: float = Field(
+        1.0, gt=0, le=60, description="Seconds between two looks for changed plans to be told."
+    )
     renewal_interval_s: float = Field(
         60.0, gt=0, description="Seconds between two looks for accounts whose period is over."
     )

@@ -14,7 +14,10 @@ from easel_kit.db import open_pool
 from tests.fakes.billing_stack import FREE_GRANT, PRICE, BillingStack
 
 AS_CAPTURED = "state = 'captured', captured_millicredits = 1"
-DROP_DEBT = "ALTER TABLE credit_accounts DROP CONSTRAINT credit_accounts_debt_check"
+DROP_DEBT = """
+ALTER TABLE credit_accounts
+DROP CONSTRAINT credit_accounts_debt_check, DROP CONSTRAINT available_or_owed
+"""
 
 
 async def tables(url: str) -> set[str]:
@@ -66,6 +69,7 @@ WRONG = [
     "UPDATE holds SET state = 'captured', ended_at = now() WHERE state = 'open'",
     "UPDATE credit_accounts SET available = -1",
     "UPDATE credit_accounts SET held = -1",
+    "UPDATE credit_accounts SET debt = 1",
     "UPDATE credit_lots SET held = remaining + 1",
     "UPDATE credit_lots SET remaining = granted + 1",
     "UPDATE hold_allocations SET captured_millicredits = millicredits + 1",

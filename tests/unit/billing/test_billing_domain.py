@@ -12,6 +12,7 @@ from billing.domain.accounts import (
     AccountId,
     Balance,
     Period,
+    PlanSource,
     months_after,
     period_at,
 )
@@ -36,6 +37,7 @@ from billing.domain.holds import (
 )
 from billing.domain.ledger import Book, Kind, Part, take
 from billing.domain.pricing import Work
+from billing.domain.purchases import Clawback, Division, Paid, divide
 from easel_kit.errors import InvalidState
 from easel_kit.ids import HoldId, JobId, ModelKey, UserId
 
@@ -101,12 +103,20 @@ def test_periods_of_an_account_have_names_of_their_own(anchor: datetime) -> None
 
 
 @pytest.mark.parametrize(
-    ("now", "expired", "due"),
-    [(NOW, False, False), (NOW, True, True), (NOW + timedelta(days=28), False, True)],
+    ("now", "expired", "source", "due"),
+    [
+        (NOW, False, PlanSource.DEFAULT, False),
+        (NOW, True, PlanSource.DEFAULT, True),
+        (NOW + timedelta(days=28), False, PlanSource.DEFAULT, True),
+        (NOW + timedelta(days=28), False, PlanSource.GRANTED, True),
+        (NOW + timedelta(days=28), False, PlanSource.SUBSCRIPTION, False),
+        (NOW, True, PlanSource.SUBSCRIPTION, True),
+    ],
 )
 def test_an_account_is_due_when_its_period_or_some_credits_are_over(
     now: datetime,
     expired: bool,  # noqa: FBT001
+    source: PlanSource,
     due: bool,  # noqa: FBT001
 ) -> None:
     account = Account(
@@ -118,6 +128,8 @@ def test_an_account_is_due_when_its_period_or_some_credits_are_over(
         period_at(NOW, NOW),
         Balance(0, 0),
         expired,
+        source,
+        NOW,
     )
     assert account.is_due(now) is due
 
@@ -165,6 +177,9 @@ def test_every_transfer_sums_to_zero_without_empty_entries(
         ledger.hold(ACCOUNT, JOB, WORK, amount),
         ledger.settle(ACCOUNT, JOB, amount, captured, "finished"),
         ledger.expire(ACCOUNT, "lot_1/0", amount, NOW),
+        ledger.purchase(ACCOUNT, "checkout/cs_1", amount, "A pack"),
+        ledger.clawback(ACCOUNT, "re_1", captured, amount - captured, "Refunded"),
+        ledger.give_back(ACCOUNT, "dp_1", amount),
     ]
     for transfer in transfers:
         assert sum(entry.millicredits for entry in transfer.entries) == 0
@@ -174,8 +189,12 @@ def test_every_transfer_sums_to_zero_without_empty_entries(
         -amount,
         amount - captured,
         -amount,
+        amount,
+        -captured,
+        amount,
     ]
-    assert [transfer.change(Book.HELD) for transfer in transfers] == [0, amount, -amount, 0]
+    assert [transfer.change(Book.HELD) for transfer in transfers[:4]] == [0, amount, -amount, 0]
+    assert transfers[5].change(Book.DEBT) == captured - amount
 
 
 @pytest.mark.parametrize(
@@ -271,3 +290,41 @@ def test_a_success_on_a_hold_that_ended_with_another_charge(
     otherwise: bool,  # noqa: FBT001
 ) -> None:
     assert is_settled_otherwise(known, Settlement(1, 1, "finished")) is otherwise
+
+
+# --- clawbacks
+
+
+def clawback(amount: int, *, may_owe: bool = True) -> Clawback:
+    return Clawback("re_1", "pi_1", amount, "Refunded", may_owe=may_owe)
+
+
+@pytest.mark.parametrize(
+    ("amount", "paid", "available", "division"),
+    [
+        # its own lots first, then nothing for what expired, then other lots, then debt
+        (100, Paid(100, 0, 100, 0), 100, Division(0, 100, 0, 0)),
+        (100, Paid(100, 0, 40, 25), 50, Division(25, 40, 10, 25)),
+        (100, Paid(100, 0, 0, 0), 0, Division(0, 0, 0, 100)),
+        (60, Paid(100, 0, 30, 100), 500, Division(30, 30, 0, 0)),
+        # never more than was bought less what was taken back before
+        (100, Paid(100, 70, 500, 0), 500, Division(0, 30, 0, 0)),
+        (100, Paid(100, 100, 500, 0), 500, Division(0, 0, 0, 0)),
+        (100, Paid(100, 130, 500, 0), 500, Division(0, 0, 0, 0)),
+    ],
+)
+def test_a_clawback_is_divided(amount: int, paid: Paid, available: int, division: Division) -> None:
+    assert divide(clawback(amount), paid, available) == division
+    assert division.taken == division.own + division.others
+
+
+def test_time_given_back_takes_from_its_own_lots_alone() -> None:
+    small = clawback(100, may_owe=False)
+    assert divide(small, Paid(100, 0, 40, 25), 50) == Division(0, 40, 0, 0)
+
+
+def test_a_clawback_says_what_became_debt() -> None:
+    assert ledger.clawback(ACCOUNT, "re_1", 5, 0, "Refunded").description == "Refunded"
+    assert ledger.clawback(ACCOUNT, "re_1", 5, 1500, "Refunded").description == (
+        "Refunded; 1.500 credits of it spent already, and owed"
+    )

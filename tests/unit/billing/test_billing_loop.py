@@ -116,7 +116,7 @@ async def test_pauses_grow_to_their_limit_and_start_again(monkeypatch: pytest.Mo
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("billing.loop.asyncio.sleep", sleep)
+    monkeypatch.setattr("billing.loop.pause.asyncio.sleep", sleep)
     pause = Pause(1.0, 5.0)
     for _ in range(5):
         await pause.wait()

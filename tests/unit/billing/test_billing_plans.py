@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from billing.domain.plans import Catalogue, PlanTerms, PlanVersion, parse_plan_book
+from billing.domain.plans import Catalogue, PackVersion, PlanTerms, PlanVersion, parse_plan_book
 from billing.domain.pricing import PriceTable, Work
 from easel_kit.errors import Forbidden, InvalidInput, NotFound
 from easel_kit.ids import ModelKey
@@ -24,7 +24,16 @@ PLAN: dict[str, Any] = {
     "max_pixels": 4096,
     "max_images": 2,
     "requests_per_minute": 60,
+    "storage_bytes": 2**30,
     "model_keys": ["shapes-64"],
+}
+
+PACK: dict[str, Any] = {
+    "key": "small",
+    "name": "100 credits",
+    "price_cents": 500,
+    "millicredits": 100_000,
+    "valid_days": 365,
 }
 
 DOCUMENT: dict[str, Any] = {
@@ -32,6 +41,7 @@ DOCUMENT: dict[str, Any] = {
     "currency": "usd",
     "prices": {"default": 100, "models": {"shapes-64": 10_000}},
     "plans": [PLAN, PLAN | {"key": "pro", "price_cents": 1900, "model_keys": []}],
+    "packs": [PACK, PACK | {"key": "large", "price_cents": 4000}],
 }
 
 
@@ -72,6 +82,13 @@ def test_a_document_is_typed() -> None:
         (("plans", 0, "model_keys"), [1], r"plans\[0\]\.model_keys"),
         (("plans", 0, "wieght"), 1, r"plans\[0\]\.wieght"),
         (("plans", 1, "key"), "free", "plans: two plans"),
+        (("plans", 0, "storage_bytes"), 10**15 + 1, r"plans\[0\]\.storage_bytes"),
+        (("packs",), "large", "packs"),
+        (("packs", 0, "price_cents"), 0, r"packs\[0\]\.price_cents"),
+        (("packs", 1, "millicredits"), 0, r"packs\[1\]\.millicredits"),
+        (("packs", 1, "valid_days"), 3651, r"packs\[1\]\.valid_days"),
+        (("packs", 1, "days"), 1, r"packs\[1\]\.days"),
+        (("packs", 1, "key"), "small", "packs: two packs"),
     ],
 )
 def test_what_is_wrong_is_named(path: tuple[str | int, ...], value: object, named: str) -> None:
@@ -124,12 +141,31 @@ def test_work_at_the_limits_has_a_price() -> None:
 
 def test_the_catalogue_lists_finds_and_renews() -> None:
     book = parse_plan_book(DOCUMENT)
-    catalogue = Catalogue("free", [PlanVersion(3, plan) for plan in reversed(book.plans)])
+    catalogue = Catalogue(
+        "free",
+        [PlanVersion(3, plan) for plan in reversed(book.plans)],
+        [PackVersion(2, pack) for pack in reversed(book.packs)],
+    )
     assert [plan.key for plan in catalogue] == ["free", "pro"]
     assert catalogue.default.key == "free"
     assert catalogue.get("pro").terms.price_cents == 1900
     with pytest.raises(NotFound):
         catalogue.get("gold")
+    assert [pack.key for pack in catalogue.packs] == ["small", "large"]
+    assert catalogue.pack("large").version == 2
+    with pytest.raises(NotFound, match="pack"):
+        catalogue.pack("free")
     old, withdrawn = PlanVersion(1, terms()), PlanVersion(1, replace(terms(), key="old"))
     assert catalogue.successor(old).version == 3
     assert catalogue.successor(withdrawn) == withdrawn
+
+
+def test_a_document_may_have_no_packs() -> None:
+    without = {key: value for key, value in DOCUMENT.items() if key != "packs"}
+    assert parse_plan_book(without).packs == ()
+
+
+def test_a_pack_that_says_something_else_has_another_fingerprint() -> None:
+    small, large = parse_plan_book(DOCUMENT).packs
+    assert small.fingerprint != large.fingerprint
+    assert replace(large, key="small", price_cents=500).fingerprint == small.fingerprint

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from billing.domain.accounts import Account, AccountId, Balance, period_at
+from billing.domain.accounts import Account, AccountId, Balance, PlanSource, period_at
 from billing.domain.plans import Catalogue, PlanVersion
 from billing.domain.pricing import Work
 from billing.service.accounts import Billing
@@ -42,7 +42,18 @@ def account(clock: MovableClock) -> Account:
     plan = PlanVersion(1, read_plan_book(None).plans[0])
     period = period_at(clock.now(), clock.now())
     balance = Balance(50_000, 0)
-    return Account(AccountId("acc_1"), ALICE, clock.now(), plan, 1, period, balance, False)  # noqa: FBT003
+    return Account(
+        id=AccountId("acc_1"),
+        user_id=ALICE,
+        opened_at=clock.now(),
+        plan=plan,
+        entitlements_version=1,
+        period=period,
+        balance=balance,
+        has_expired_lots=False,
+        plan_source=PlanSource.DEFAULT,
+        period_anchor=clock.now(),
+    )
 
 
 async def test_an_account_that_is_opened_and_not_there_is_a_fault() -> None:

@@ -1,4 +1,4 @@
-"""The scheduler: its event feed and its word on a job."""
+"""The scheduler: its event feed, its word on a job, and what it is told of plans."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import grpc
 
+from billing.domain.accounts import EntitlementsChange
 from billing.domain.feed import Cursor, JobEvent
 from billing.domain.holds import JobReport, JobStatus
 from easel.scheduler.v1 import events_pb2, events_pb2_grpc, jobs_pb2, jobs_pb2_grpc
@@ -77,6 +78,38 @@ class SchedulerJobs:
         if status is None:
             raise DependencyDown(f"the scheduler answers with an unknown state {answer.state}")
         return JobReport(status, answer.progress.step, answer.progress.steps)
+
+
+class SchedulerQueue:
+    """The port `Queue` over gRPC."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
+        """`timeout_s` is the deadline of one call."""
+        self._stub = jobs_pb2_grpc.JobServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    async def set_entitlements(self, change: EntitlementsChange) -> None:
+        """Makes them hold, for waiting jobs too; an older version changes nothing.
+
+        Raises:
+            DependencyDown: the scheduler is away.
+            DeadlineExceeded: it did not answer in time.
+        """
+        terms = change.plan.terms
+        await self._stub.SetEntitlements(
+            jobs_pb2.SetEntitlementsRequest(
+                user_id=change.user_id,
+                entitlements=jobs_pb2.Entitlements(
+                    version=change.version,
+                    priority=terms.priority,
+                    weight=terms.weight,
+                    max_running=terms.max_running,
+                    max_waiting=terms.max_waiting,
+                    queue_time_s=terms.queue_time_s,
+                ),
+            ),
+            timeout=self._timeout_s,
+        )
 
 
 def _event(event: events_pb2.Event) -> JobEvent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import NewType
 
 from billing.domain.plans import PlanVersion
@@ -29,12 +30,27 @@ class Period:
         return self.start.date().isoformat()
 
 
+class PlanSource(StrEnum):
+    """Who decides an account's plan."""
+
+    DEFAULT = "default"
+    """Nobody: it is what new accounts get."""
+    GRANTED = "granted"
+    """An operator, without payment."""
+    SUBSCRIPTION = "subscription"
+    """A subscription pays for it: its periods are Stripe's, its credits come with paid lines."""
+
+
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Millicredits that can be spent and that open holds reserve; neither is ever negative."""
+    """Millicredits that can be spent, that open holds reserve, and that are owed.
+
+    None is ever negative, and nothing is available while something is owed.
+    """
 
     available: int
     held: int
+    debt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +66,27 @@ class Account:
     balance: Balance
     has_expired_lots: bool
     """Credits whose time is over are still in the balance: renew before use."""
+    plan_source: PlanSource
+    period_anchor: datetime
+    """What monthly periods are counted from."""
 
     def is_due(self, now: datetime) -> bool:
         """Whether the period is over or expired credits must be booked off."""
-        return self.has_expired_lots or now >= self.period.end
+        return self.has_expired_lots or self.is_over(now)
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether the next period may begin; that of a subscription begins when Stripe says so."""
+        return self.plan_source is not PlanSource.SUBSCRIPTION and now >= self.period.end
+
+
+@dataclass(frozen=True, slots=True)
+class EntitlementsChange:
+    """What a user's plan allows from now on; a greater version is newer."""
+
+    account_id: AccountId
+    user_id: UserId
+    version: int
+    plan: PlanVersion
 
 
 def months_after(anchor: datetime, months: int) -> datetime:

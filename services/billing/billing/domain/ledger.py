@@ -1,7 +1,11 @@
 """Double entry: every change of credits is a transfer whose entries sum to zero.
 
-Books `available` and `held` are the user's balance; `granted`, `spent` and `expired` are where
-credits come from and go to. A transfer is written once and never changed.
+Books `available`, `held` and `debt` (what is owed, below zero) are the user's balance; `granted`,
+`spent`, `expired` and `clawed` are where credits come from and go to. A transfer is written once
+and never changed.
+
+While something is owed nothing is available: of what a transfer makes available, a second one right
+after it (`repay`) pays what is owed.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ class Book(StrEnum):
     GRANTED = "granted"
     SPENT = "spent"
     EXPIRED = "expired"
+    CLAWED = "clawed"
+    DEBT = "debt"
 
 
 class Kind(StrEnum):
@@ -35,6 +41,10 @@ class Kind(StrEnum):
     CAPTURE = "capture"
     RELEASE = "release"
     EXPIRE = "expire"
+    PURCHASE = "purchase"
+    CLAWBACK = "clawback"
+    GIVE_BACK = "give_back"
+    REPAY = "repay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +171,52 @@ def expire(account_id: AccountId, reference: str, amount: int, expired_at: datet
     )
 
 
+def purchase(account_id: AccountId, reference: str, amount: int, description: str) -> Transfer:
+    """Credits that were paid for."""
+    return Transfer(
+        account_id,
+        Kind.PURCHASE,
+        reference,
+        description,
+        _entries((Book.GRANTED, -amount), (Book.AVAILABLE, amount)),
+    )
+
+
+def clawback(
+    account_id: AccountId, reference: str, taken: int, owed: int, description: str
+) -> Transfer:
+    """Credits taken back: out of lots, and as debt."""
+    if owed:
+        description = f"{description}; {credits_text(owed)} of it spent already, and owed"
+    return Transfer(
+        account_id,
+        Kind.CLAWBACK,
+        reference,
+        description,
+        _entries((Book.AVAILABLE, -taken), (Book.DEBT, -owed), (Book.CLAWED, taken + owed)),
+    )
+
+
+def give_back(account_id: AccountId, reference: str, amount: int) -> Transfer:
+    """Credits that were taken back and come again."""
+    return Transfer(
+        account_id,
+        Kind.GIVE_BACK,
+        reference,
+        f"Given back: {reference}",
+        _entries((Book.CLAWED, -amount), (Book.AVAILABLE, amount)),
+    )
+
+
 def credits_text(millicredits: int) -> str:
     """For people: "0.410 credits"."""
-    return f"{millicredits // 1000}.{millicredits % 1000:03} credits"
+    return f"{decimal_credits(millicredits)} credits"
+
+
+def decimal_credits(millicredits: int) -> str:
+    """Whole credits with three places: "-0.410"."""
+    whole, places = divmod(abs(millicredits), 1000)
+    return f"{'-' if millicredits < 0 else ''}{whole}.{places:03}"
 
 
 def _entries(*changes: tuple[Book, int]) -> tuple[Entry, ...]:

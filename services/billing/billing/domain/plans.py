@@ -20,6 +20,8 @@ _KEY = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _CURRENCY = re.compile(r"[a-z]{3}")
 # Keeps every price far inside 64 bits: 10^9 x the largest work that the RPC takes.
 _MAX_NUMBER = 10**9
+_MAX_BYTES = 10**15
+_MAX_DAYS = 3_650
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class PlanTerms:
     max_pixels: int
     max_images: int
     requests_per_minute: int
+    storage_bytes: int
     model_keys: tuple[ModelKey, ...]
     prices: PriceTable
 
@@ -123,11 +126,14 @@ class PlanBook:
 
 
 class Catalogue:
-    """The plans on offer, in their published versions."""
+    """The plans and packs on offer, in their published versions."""
 
-    def __init__(self, default: str, plans: Sequence[PlanVersion]) -> None:
+    def __init__(
+        self, default: str, plans: Sequence[PlanVersion], packs: Sequence[PackVersion] = ()
+    ) -> None:
         """`default` is the key of the plan that new accounts get."""
         self._plans = {plan.key: plan for plan in plans}
+        self._packs = {pack.key: pack for pack in packs}
         self.default = self._plans[default]
 
     def __iter__(self) -> Iterator[PlanVersion]:
@@ -146,6 +152,21 @@ class Catalogue:
             raise NotFound("plan", key)
         return self._plans[key]
 
+    @property
+    def packs(self) -> Sequence[PackVersion]:
+        """Cheapest first."""
+        return sorted(self._packs.values(), key=lambda pack: (pack.terms.price_cents, pack.key))
+
+    def pack(self, key: str) -> PackVersion:
+        """The version of a pack that is on offer.
+
+        Raises:
+            NotFound: no such pack is on offer.
+        """
+        if key not in self._packs:
+            raise NotFound("pack", key)
+        return self._packs[key]
+
     def successor(self, plan: PlanVersion) -> PlanVersion:
         """What an account on `plan` renews to: the offered version, or `plan` when withdrawn."""
         return self._plans.get(plan.key, plan)
@@ -162,13 +183,14 @@ def parse_plan_book(document: Mapping[str, object]) -> PlanBook:
     currency = top.text("currency", _CURRENCY)
     prices = _prices(top.table("prices"))
     plans = tuple(_terms(table, currency, prices) for table in top.tables("plans"))
+    packs = tuple(_pack(table, currency) for table in top.tables("packs", optional=True))
     top.end()
-    keys = [plan.key for plan in plans]
-    if len(set(keys)) != len(keys):
-        raise InvalidInput("plans", "two plans have the same key")
-    if default not in keys:
+    for field, keys in (("plans", [plan.key for plan in plans]), ("packs", [p.key for p in packs])):
+        if len(set(keys)) != len(keys):
+            raise InvalidInput(field, f"two {field} have the same key")
+    if default not in {plan.key for plan in plans}:
         raise InvalidInput("default", f"there is no plan {default}")
-    return PlanBook(default, plans)
+    return PlanBook(default, plans, packs)
 
 
 def _fingerprint(terms: Mapping[str, object]) -> str:
@@ -199,8 +221,22 @@ def _terms(table: _Table, currency: str, prices: PriceTable) -> PlanTerms:
         max_pixels=table.number("max_pixels", 1),
         max_images=table.number("max_images", 1),
         requests_per_minute=table.number("requests_per_minute", 1),
+        storage_bytes=table.number("storage_bytes", 1, _MAX_BYTES),
         model_keys=tuple(ModelKey(key) for key in table.texts("model_keys")),
         prices=prices,
+    )
+    table.end()
+    return terms
+
+
+def _pack(table: _Table, currency: str) -> PackTerms:
+    terms = PackTerms(
+        key=table.text("key", _KEY),
+        name=table.text("name"),
+        price_cents=table.number("price_cents", 1),
+        currency=currency,
+        millicredits=table.number("millicredits", 1),
+        valid_days=table.number("valid_days", 1, _MAX_DAYS),
     )
     table.end()
     return terms
@@ -223,10 +259,10 @@ class _Table:
             raise InvalidInput(self._field(key), "is not a valid value")
         return value
 
-    def number(self, key: str, least: int) -> int:
+    def number(self, key: str, least: int, most: int = _MAX_NUMBER) -> int:
         value = self._take(key, int)
-        if isinstance(value, bool) or not least <= value <= _MAX_NUMBER:
-            raise InvalidInput(self._field(key), f"must be {least} to {_MAX_NUMBER}")
+        if isinstance(value, bool) or not least <= value <= most:
+            raise InvalidInput(self._field(key), f"must be {least} to {most}")
         return value
 
     def texts(self, key: str) -> list[str]:
@@ -239,7 +275,9 @@ class _Table:
     def table(self, key: str) -> _Table:
         return _Table(self._field(key), self._take(key, dict))
 
-    def tables(self, key: str) -> list[_Table]:
+    def tables(self, key: str, *, optional: bool = False) -> list[_Table]:
+        if optional and key not in self._rest:
+            return []
         values: list[object] = self._take(key, list)
         tables = [
             _Table(f"{self._field(key)}[{index}]", value)

@@ -10,6 +10,8 @@ from billing.domain.accounts import Account, AccountId, Period
 from billing.domain.holds import Hold, HoldOrder, PlacedHolds, Settled, Settlement
 from billing.domain.ledger import Line
 from billing.domain.plans import PlanVersion
+from billing.domain.statement import Excerpt
+from billing.domain.usage import Usage, UsageQuery
 from easel_kit.ids import JobId, UserId
 
 
@@ -34,7 +36,10 @@ class Accounts(Protocol):
         ...
 
     async def change_plan(self, account_id: AccountId, plan: PlanVersion, now: datetime) -> None:
-        """Moves to another plan, with its grant for the running period unless it was had."""
+        """Moves to another plan, with its grant for the running period unless it was had.
+
+        Does nothing while a subscription pays for the plan.
+        """
         ...
 
     async def due(self, now: datetime, limit: int) -> Sequence[Account]:
@@ -87,4 +92,18 @@ class Ledger(Protocol):
         self, account_id: AccountId, *, before: int | None, job_id: JobId | None, limit: int
     ) -> Sequence[Line]:
         """Newest first, only those with a sequence below `before`."""
+        ...
+
+    async def excerpt(self, account_id: AccountId, period: Period) -> Excerpt:
+        """Where the ledger's lines of a period begin and end, and the balance there."""
+        ...
+
+    async def part(
+        self, account_id: AccountId, *, after: int, up_to: int, limit: int
+    ) -> Sequence[Line]:
+        """Oldest first, those with a sequence above `after`, up to and with `up_to`."""
+        ...
+
+    async def usage(self, account_id: AccountId, query: UsageQuery) -> Usage:
+        """What the account's jobs cost."""
         ...

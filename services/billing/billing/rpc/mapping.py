@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from billing.domain.accounts import Account
 from billing.domain.holds import Hold, HoldState
 from billing.domain.ledger import Line
-from billing.domain.plans import PlanVersion
+from billing.domain.plans import PackVersion, PlanVersion
 from billing.domain.pricing import Work
 from easel.billing.v1 import billing_pb2 as pb
 from easel_kit.errors import InvalidInput
@@ -47,11 +47,11 @@ def work_from(work: pb.Work, field: str = "work") -> Work:
         raise InvalidInput(f"{field}.model_key", "must be a model key")
     return Work(
         model_key=ModelKey(work.model_key),
-        width_px=_within(f"{field}.width_px", work.width_px, _MAX_SIDE_PX),
-        height_px=_within(f"{field}.height_px", work.height_px, _MAX_SIDE_PX),
-        steps=_within(f"{field}.steps", work.steps, _MAX_STEPS),
-        image_count=_within(f"{field}.image_count", work.image_count, _MAX_IMAGES),
-        reckoned_pixel_steps=_within(
+        width_px=within(f"{field}.width_px", work.width_px, _MAX_SIDE_PX),
+        height_px=within(f"{field}.height_px", work.height_px, _MAX_SIDE_PX),
+        steps=within(f"{field}.steps", work.steps, _MAX_STEPS),
+        image_count=within(f"{field}.image_count", work.image_count, _MAX_IMAGES),
+        reckoned_pixel_steps=within(
             f"{field}.pixel_steps", work.pixel_steps, _MAX_PIXEL_STEPS, least=0
         ),
     )
@@ -142,14 +142,21 @@ def page_from(request: pb.ListLedgerRequest) -> tuple[int, int | None]:
     Raises:
         InvalidInput: the size is out of range or the token is not ours.
     """
-    size = request.page_size or _DEFAULT_PAGE
-    if not 1 <= size <= _MAX_PAGE:
-        raise InvalidInput("page_size", f"must be 1 to {_MAX_PAGE}")
+    size = page_size_from(request.page_size)
     if not request.page_token:
         return size, None
     if not re.fullmatch(r"[1-9][0-9]{0,17}", request.page_token):
         raise InvalidInput("page_token", "is not from an answer of this call")
     return size, int(request.page_token)
+
+
+def page_size_from(size: int) -> int:
+    """Checks a page's size; 0 stands for the usual one.
+
+    Raises:
+        InvalidInput: it is out of range.
+    """
+    return within("page_size", size or _DEFAULT_PAGE, _MAX_PAGE)
 
 
 def plan_to(plan: PlanVersion) -> pb.Plan:
@@ -170,7 +177,21 @@ def plan_to(plan: PlanVersion) -> pb.Plan:
         max_pixels=terms.max_pixels,
         max_images=terms.max_images,
         requests_per_minute=terms.requests_per_minute,
+        storage_bytes=terms.storage_bytes,
         model_keys=terms.model_keys,
+    )
+
+
+def pack_to(pack: PackVersion) -> pb.Pack:
+    """A pack for the wire."""
+    terms = pack.terms
+    return pb.Pack(
+        key=terms.key,
+        name=terms.name,
+        price_cents=terms.price_cents,
+        currency=terms.currency,
+        millicredits=terms.millicredits,
+        valid_days=terms.valid_days,
     )
 
 
@@ -184,6 +205,7 @@ def balance_to(account: Account) -> pb.Balance:
     return pb.Balance(
         available_millicredits=account.balance.available,
         held_millicredits=account.balance.held,
+        debt_millicredits=account.balance.debt,
     )
 
 
@@ -193,8 +215,8 @@ def account_to(account: Account) -> pb.Account:
         user_id=account.user_id,
         entitlements=entitlements_to(account),
         balance=balance_to(account),
-        opened_at=_timestamp(account.opened_at),
-        renews_at=_timestamp(account.period.end),
+        opened_at=timestamp_to(account.opened_at),
+        renews_at=timestamp_to(account.period.end),
     )
 
 
@@ -206,7 +228,7 @@ def hold_to(hold: Hold) -> pb.Hold:
         state=_HOLD_STATES[hold.state],
         amount_millicredits=hold.millicredits,
         captured_millicredits=hold.captured,
-        expires_at=_timestamp(hold.expires_at),
+        expires_at=timestamp_to(hold.expires_at),
     )
 
 
@@ -222,7 +244,7 @@ def lines_to(lines: Sequence[Line], size: int) -> pb.ListLedgerResponse:
 def _line_to(line: Line) -> pb.LedgerLine:
     return pb.LedgerLine(
         id=line.id,
-        booked_at=_timestamp(line.booked_at),
+        booked_at=timestamp_to(line.booked_at),
         kind=line.kind,
         reference=line.reference,
         millicredits=line.available_change,
@@ -231,13 +253,19 @@ def _line_to(line: Line) -> pb.LedgerLine:
     )
 
 
-def _timestamp(at: datetime) -> Timestamp:
+def timestamp_to(at: datetime) -> Timestamp:
+    """A point in time for the wire."""
     stamp = Timestamp()
     stamp.FromDatetime(at)
     return stamp
 
 
-def _within(field: str, value: int, most: int, *, least: int = 1) -> int:
+def within(field: str, value: int, most: int, *, least: int = 1) -> int:
+    """Checks a number.
+
+    Raises:
+        InvalidInput: it is out of range; names the field.
+    """
     if not least <= value <= most:
         raise InvalidInput(field, f"must be {least} to {most}")
     return value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import structlog
 
 from billing.domain.holds import HoldState
-from billing.rpc import mapping
+from billing.rpc import books, mapping
 from billing.service.accounts import Billing
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1 import billing_pb2_grpc
@@ -149,7 +150,27 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> pb.ListPlansResponse:
         """The plans on offer."""
         del request, context
-        return pb.ListPlansResponse(plans=[mapping.plan_to(plan) for plan in self._billing.plans()])
+        return pb.ListPlansResponse(
+            plans=[mapping.plan_to(plan) for plan in self._billing.plans()],
+            packs=[mapping.pack_to(pack) for pack in self._billing.packs()],
+        )
+
+    async def ListUsage(  # noqa: N802
+        self, request: pb.ListUsageRequest, context: Context
+    ) -> pb.ListUsageResponse:
+        """What the user's jobs cost."""
+        del context
+        user, (size, query) = _user(request.user_id), books.usage_query_from(request)
+        return books.usage_to(await self._billing.usage(user, query), size)
+
+    async def GetStatement(  # noqa: N802
+        self, request: pb.GetStatementRequest, context: Context
+    ) -> AsyncIterator[pb.GetStatementResponse]:
+        """A month of the user's ledger as CSV."""
+        del context
+        user, period = _user(request.user_id), books.month_from(request)
+        async for data in self._billing.statement(user, period):
+            yield pb.GetStatementResponse(data=data)
 
     async def ChangePlan(  # noqa: N802
         self, request: pb.ChangePlanRequest, context: Context

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from billing.domain.accounts import Account, period_at
+from billing.domain import statement
+from billing.domain.accounts import Account, Period, PlanSource, period_at
 from billing.domain.holds import Hold, HoldOrder, Settlement
 from billing.domain.ledger import Line
-from billing.domain.plans import Catalogue, PlanVersion
+from billing.domain.plans import Catalogue, PackVersion, PlanVersion
 from billing.domain.pricing import Work
+from billing.domain.usage import Usage, UsageQuery
 from billing.ports.ledger import Accounts, Holds, Ledger
 from easel_kit.clock import Clock
 from easel_kit.errors import (
@@ -18,10 +20,14 @@ from easel_kit.errors import (
     DomainError,
     Forbidden,
     Internal,
+    InvalidInput,
     InvalidState,
     NotFound,
 )
 from easel_kit.ids import JobId, UserId, new_hold_id
+
+# Lines of a statement that are read, and sent, at once: some 100 KB.
+_STATEMENT_LINES = 500
 
 
 class Billing:
@@ -48,6 +54,10 @@ class Billing:
     def plans(self) -> Sequence[PlanVersion]:
         """The plans on offer, cheapest first."""
         return tuple(self._catalogue)
+
+    def packs(self) -> Sequence[PackVersion]:
+        """The packs on offer, cheapest first."""
+        return self._catalogue.packs
 
     async def account(self, user_id: UserId) -> Account:
         """The user's account, opened on the default plan when the user is new, renewed when due."""
@@ -156,11 +166,43 @@ class Billing:
         account = await self.account(user_id)
         return await self._ledger.lines(account.id, before=before, job_id=job_id, limit=limit)
 
+    async def usage(self, user_id: UserId, query: UsageQuery) -> Usage:
+        """What the user's jobs cost, newest first."""
+        account = await self.account(user_id)
+        return await self._ledger.usage(account.id, query)
+
+    async def statement(self, user_id: UserId, period: Period) -> AsyncIterator[bytes]:
+        """The user's ledger of a calendar month as CSV, in parts that end anywhere.
+
+        Lines never change and none is added to what the first part has bounded: reading on with
+        pauses, on a connection for each part, gives one consistent document.
+
+        Raises:
+            InvalidInput: the month has not begun.
+        """
+        now = self._clock.now()
+        if period.start > now:
+            raise InvalidInput("month", "has not begun")
+        account = await self.account(user_id)
+        excerpt = await self._ledger.excerpt(account.id, period)
+        yield statement.beginning(period, excerpt)
+        after = excerpt.after
+        while after < excerpt.up_to:
+            lines = await self._ledger.part(
+                account.id, after=after, up_to=excerpt.up_to, limit=_STATEMENT_LINES
+            )
+            if not lines:
+                raise Internal("lines of a ledger have vanished")
+            after = lines[-1].sequence
+            yield statement.middle(lines)
+        yield statement.end(period, excerpt, now)
+
     async def change_plan(self, user_id: UserId, plan_key: str) -> Account:
         """Moves the user to a plan now; does nothing for a user who is on it.
 
         Raises:
             NotFound: no such plan is on offer.
+            InvalidState: a subscription pays for the user's plan.
         """
         plan = self._catalogue.get(plan_key)
         account = await self.account(user_id)
@@ -168,7 +210,10 @@ class Billing:
             return account
         now = self._clock.now()
         await self._accounts.change_plan(account.id, plan, now)
-        return await self._existing(user_id, now)
+        account = await self._existing(user_id, now)
+        if account.plan_source is PlanSource.SUBSCRIPTION:
+            raise InvalidState("a subscription pays for the plan: change or cancel it")
+        return account
 
     async def due(self, limit: int) -> Sequence[Account]:
         """Accounts whose period is over or that hold expired credits."""
@@ -178,9 +223,9 @@ class Billing:
         """Brings an account into the current period: expired credits off, the plan's grant on."""
         now = self._clock.now()
         plan, period = account.plan, account.period
-        if now >= period.end:
+        if account.is_over(now):
             plan = self._catalogue.successor(plan)
-            period = period_at(account.opened_at, now)
+            period = period_at(account.period_anchor, now)
         await self._accounts.renew(account, plan, period, now)
 
     async def _existing(self, user_id: UserId, now: datetime) -> Account:

@@ -7,16 +7,18 @@ from datetime import datetime
 
 import asyncpg
 
-from billing.domain.accounts import Account, AccountId, Balance, Period
+from billing.domain.accounts import Account, AccountId, Balance, Period, PlanSource
 from billing.domain.plans import PlanVersion
 from billing.storage.booking import expire_lots, grant_monthly
+from billing.storage.entitlements import note_change
 from billing.storage.plans import PostgresPlans
 from easel_kit.db import Pool, connection, transaction
 from easel_kit.ids import UserId, new_id
 
 _SELECT = """
 SELECT a.id, p.user_id, a.opened_at, a.plan_key, a.plan_version, a.entitlements_version,
-       a.period_start, a.period_end, c.available, c.held,
+       a.period_start, a.period_end, a.plan_source,
+       coalesce(a.period_anchor, a.opened_at) AS period_anchor, c.available, c.held, c.debt,
        EXISTS (
            SELECT FROM credit_lots l
            WHERE l.account_id = a.id AND l.remaining > l.held AND l.expires_at <= $1
@@ -30,7 +32,8 @@ _FIND = _SELECT + "WHERE p.user_id = $2"
 
 _WHERE_DUE = """
 WHERE a.id IN (
-    (SELECT id FROM accounts WHERE period_end <= $1 LIMIT $2)
+    (SELECT id FROM accounts
+     WHERE period_end <= $1 AND plan_source <> 'subscription' LIMIT $2)
     UNION
     (SELECT account_id FROM credit_lots WHERE remaining > held AND expires_at <= $1 LIMIT $2)
 )
@@ -56,15 +59,16 @@ UPDATE accounts
 SET period_start = $2, period_end = $3, plan_key = $4, plan_version = $5,
     entitlements_version = entitlements_version
         + ((plan_key, plan_version) IS DISTINCT FROM ($4, $5::integer))::integer
-WHERE id = $1 AND period_end <= $2 AND plan_key = $4
-RETURNING true
+WHERE id = $1 AND period_end <= $2 AND plan_key = $4 AND plan_source <> 'subscription'
+RETURNING entitlements_version
 """
 
 _CHANGE_PLAN = """
 UPDATE accounts
-SET plan_key = $2, plan_version = $3, entitlements_version = entitlements_version + 1
-WHERE id = $1 AND plan_key <> $2
-RETURNING period_start, period_end
+SET plan_key = $2, plan_version = $3, plan_source = 'granted',
+    entitlements_version = entitlements_version + 1
+WHERE id = $1 AND plan_key <> $2 AND plan_source <> 'subscription'
+RETURNING period_start, period_end, entitlements_version
 """
 
 
@@ -99,12 +103,15 @@ class PostgresAccounts:
     ) -> None:
         """Books expired credits off and, if `period` is a later one, moves there with its grant."""
         async with transaction(self._pool) as lent:
-            moved = await lent.fetchval(
+            version = await lent.fetchval(
                 _MOVE_PERIOD, account.id, period.start, period.end, plan.key, plan.version
             )
             await expire_lots(lent, account.id, now)
-            if moved:
-                await grant_monthly(lent, account.id, plan.terms, period, now)
+            if version is None:
+                return
+            await grant_monthly(lent, account.id, plan.terms, period, now)
+            if plan.version != account.plan.version:
+                await note_change(lent, account.id, version, now)
 
     async def change_plan(self, account_id: AccountId, plan: PlanVersion, now: datetime) -> None:
         """Moves to another plan, with its grant for the running period unless it was had."""
@@ -113,6 +120,7 @@ class PostgresAccounts:
             if row is not None:
                 period = Period(row["period_start"], row["period_end"])
                 await grant_monthly(lent, account_id, plan.terms, period, now)
+                await note_change(lent, account_id, row["entitlements_version"], now)
 
     async def due(self, now: datetime, limit: int) -> Sequence[Account]:
         """Accounts to renew."""
@@ -128,6 +136,8 @@ class PostgresAccounts:
             plan=await self._plans.get(row["plan_key"], row["plan_version"]),
             entitlements_version=row["entitlements_version"],
             period=Period(row["period_start"], row["period_end"]),
-            balance=Balance(row["available"], row["held"]),
+            balance=Balance(row["available"], row["held"], row["debt"]),
             has_expired_lots=row["has_expired_lots"],
+            plan_source=PlanSource(row["plan_source"]),
+            period_anchor=row["period_anchor"],
         )

@@ -47,9 +47,13 @@ _INVARIANTS: dict[str, str] = {
     "balance that differs from its entries": """
         SELECT c.account_id FROM credit_accounts c
         LEFT JOIN entries e ON e.account_id = c.account_id
-        GROUP BY c.account_id, c.available, c.held
+        GROUP BY c.account_id, c.available, c.held, c.debt
         HAVING coalesce(sum(e.millicredits) FILTER (WHERE e.book = 'available'), 0) <> c.available
             OR coalesce(sum(e.millicredits) FILTER (WHERE e.book = 'held'), 0) <> c.held
+            OR coalesce(sum(e.millicredits) FILTER (WHERE e.book = 'debt'), 0) <> -c.debt
+    """,
+    "balance that is available and owed at once": """
+        SELECT account_id FROM credit_accounts WHERE available > 0 AND debt > 0
     """,
     "reserved balance that differs from the open holds": """
         SELECT c.account_id FROM credit_accounts c
@@ -67,15 +71,74 @@ _INVARIANTS: dict[str, str] = {
         LEFT JOIN hold_allocations a ON a.lot_id = l.id
         LEFT JOIN holds h ON h.job_id = a.job_id
         GROUP BY l.id
-        HAVING l.granted <> l.remaining + l.expired + coalesce(sum(a.captured_millicredits), 0)
+        HAVING l.granted <> l.remaining + l.expired + l.clawed + l.repaid
+                            + coalesce(sum(a.captured_millicredits), 0)
             OR l.held <> coalesce(sum(a.millicredits) FILTER (WHERE h.state = 'open'), 0)
     """,
     "lots that differ from the grants": """
         SELECT c.account_id FROM credit_accounts c
         WHERE (SELECT coalesce(sum(granted), 0) FROM credit_lots l
-               WHERE l.account_id = c.account_id)
+               WHERE l.account_id = c.account_id AND l.source <> 'give_back')
            <> (SELECT coalesce(-sum(millicredits), 0) FROM entries e
                WHERE e.account_id = c.account_id AND e.book = 'granted')
+    """,
+    "lot that was not bought and names a payment": """
+        SELECT id FROM credit_lots
+        WHERE payment <> '' AND source NOT IN ('invoice_line', 'checkout', 'give_back')
+    """,
+    "purchase that was granted twice": """
+        SELECT source || '/' || source_ref FROM credit_lots
+        GROUP BY source, source_ref HAVING count(*) > 1
+    """,
+    "purchase that differs from its ledger line": """
+        SELECT coalesce(l.id, t.id)
+        FROM (SELECT * FROM credit_lots WHERE source IN ('invoice_line', 'checkout')) l
+        FULL JOIN (SELECT * FROM transfers WHERE kind = 'purchase') t
+        ON t.account_id = l.account_id AND t.reference = l.source || '/' || l.source_ref
+        WHERE t.available_change IS DISTINCT FROM l.granted
+    """,
+    "clawback that differs from its ledger line": """
+        SELECT coalesce(c.reference, t.id)
+        FROM (SELECT * FROM clawbacks WHERE taken + owed > 0) c
+        FULL JOIN (
+            SELECT t.id, t.account_id, t.reference, t.available_change, e.millicredits AS clawed
+            FROM transfers t JOIN entries e ON e.transfer_id = t.id AND e.book = 'clawed'
+            WHERE t.kind = 'clawback'
+        ) t ON t.account_id = c.account_id AND t.reference = c.reference
+        WHERE t.available_change IS DISTINCT FROM -c.taken
+           OR t.clawed IS DISTINCT FROM c.taken + c.owed
+    """,
+    "lots that differ from what clawbacks took": """
+        SELECT a.account_id FROM credit_accounts a
+        WHERE (SELECT coalesce(sum(clawed), 0) FROM credit_lots l
+               WHERE l.account_id = a.account_id)
+           <> (SELECT coalesce(sum(taken), 0) FROM clawbacks c
+               WHERE c.account_id = a.account_id)
+    """,
+    "payment of which more was taken back than it bought": """
+        SELECT c.payment FROM clawbacks c WHERE c.given_back_at IS NULL
+        GROUP BY c.account_id, c.payment
+        HAVING sum(c.lapsed + c.taken + c.owed) > (
+            SELECT coalesce(sum(l.granted), 0) FROM credit_lots l
+            WHERE l.account_id = c.account_id AND l.payment = c.payment
+              AND l.source <> 'give_back')
+    """,
+    "clawback that differs from what came back of it": """
+        SELECT coalesce(c.reference, l.id)
+        FROM (SELECT * FROM clawbacks WHERE given_back_at IS NOT NULL AND taken + owed > 0) c
+        FULL JOIN (SELECT * FROM credit_lots WHERE source = 'give_back') l
+        ON l.account_id = c.account_id AND l.source_ref = c.account_id || '/' || c.reference
+        LEFT JOIN transfers t ON t.account_id = c.account_id AND t.kind = 'give_back'
+            AND t.reference = c.reference
+        WHERE l.granted IS DISTINCT FROM c.taken + c.owed
+           OR t.available_change IS DISTINCT FROM c.taken + c.owed
+    """,
+    "lots that differ from what paid a debt": """
+        SELECT a.account_id FROM credit_accounts a
+        WHERE (SELECT coalesce(sum(repaid), 0) FROM credit_lots l
+               WHERE l.account_id = a.account_id)
+           <> (SELECT coalesce(-sum(available_change), 0) FROM transfers t
+               WHERE t.account_id = a.account_id AND t.kind = 'repay')
     """,
     "hold that differs from what it reserved in lots": """
         SELECT h.job_id FROM holds h LEFT JOIN hold_allocations a ON a.job_id = h.job_id

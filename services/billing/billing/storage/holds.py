@@ -12,7 +12,14 @@ from billing.domain import ledger
 from billing.domain.accounts import AccountId, Balance
 from billing.domain.holds import Hold, HoldOrder, HoldState, PlacedHolds, Settled, Settlement
 from billing.domain.pricing import Work
-from billing.storage.booking import allocation_of, book, book_surely, free_reserved, reserve
+from billing.storage.booking import (
+    allocation_of,
+    book,
+    book_surely,
+    free_reserved,
+    repay,
+    reserve,
+)
 from easel_kit.db import Connection, Pool, connection, transaction
 from easel_kit.errors import InsufficientCredits, Internal
 from easel_kit.ids import HoldId, JobId, ModelKey, UserId, new_hold_id
@@ -162,8 +169,9 @@ async def settle_hold(
         transfer = ledger.settle(
             hold.account_id, job_id, hold.millicredits, captured, settlement.reason
         )
-        await book_surely(lent, transfer, now)
+        repaid = await book_surely(lent, transfer, now)
         await free_reserved(lent, job_id, parts, captured)
+        await repay(lent, hold.account_id, repaid)
         ended = replace(hold, state=state, captured=captured, is_barred=settlement.is_barring)
         return Settled(ended, is_new=True)
     # it had ended before, or between the two statements

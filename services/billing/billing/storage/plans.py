@@ -1,4 +1,4 @@
-"""Plan documents, and plan versions as rows that never change."""
+"""Plan documents, and versions of plans and packs as rows that never change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from pathlib import Path
 
 import asyncpg
 
-from billing.domain.plans import Catalogue, PlanBook, PlanTerms, PlanVersion, parse_plan_book
+from billing.domain.plans import (
+    Catalogue,
+    PackTerms,
+    PackVersion,
+    PlanBook,
+    PlanTerms,
+    PlanVersion,
+    parse_plan_book,
+)
 from billing.domain.pricing import PriceTable
 from easel_kit.db import Connection, Pool, connection, transaction
 from easel_kit.errors import InvalidInput, NotFound
@@ -18,8 +26,8 @@ from easel_kit.ids import ModelKey
 
 _COLUMNS = """
 plan_key, version, name, price_cents, currency, monthly_millicredits, priority, weight,
-max_running, max_waiting, queue_time_s, max_pixels, max_images, requests_per_minute, model_keys,
-default_factor, model_factors
+max_running, max_waiting, queue_time_s, max_pixels, max_images, requests_per_minute, storage_bytes,
+model_keys, default_factor, model_factors
 """
 
 _LOCK_PLAN = "SELECT pg_advisory_xact_lock(hashtext('easel.billing.plan.' || $1))"
@@ -29,12 +37,30 @@ _FIND = "SELECT version FROM plan_versions WHERE plan_key = $1 AND fingerprint =
 _INSERT = f"""
 INSERT INTO plan_versions ({_COLUMNS}, fingerprint, published_at)
 SELECT $1, coalesce(max(version), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-       $14, $15, $16, $17, $18
+       $14, $15, $16, $17, $18, $19
 FROM plan_versions WHERE plan_key = $1
 RETURNING version
 """  # noqa: S608 (only our own column list is put in)
 
 _GET = f"SELECT {_COLUMNS} FROM plan_versions WHERE plan_key = $1 AND version = $2"  # noqa: S608
+
+
+_LOCK_PACK = "SELECT pg_advisory_xact_lock(hashtext('easel.billing.pack.' || $1))"
+
+_FIND_PACK = "SELECT version FROM pack_versions WHERE pack_key = $1 AND fingerprint = $2"
+
+_INSERT_PACK = """
+INSERT INTO pack_versions (pack_key, version, name, price_cents, currency, millicredits,
+                           valid_days, fingerprint, published_at)
+SELECT $1, coalesce(max(version), 0) + 1, $2, $3, $4, $5, $6, $7, $8
+FROM pack_versions WHERE pack_key = $1
+RETURNING version
+"""
+
+_GET_PACK = """
+SELECT name, price_cents, currency, millicredits, valid_days
+FROM pack_versions WHERE pack_key = $1 AND version = $2
+"""
 
 
 def read_plan_book(file: Path | None) -> PlanBook:
@@ -58,13 +84,16 @@ class PostgresPlans:
         """`pool` sees billing's schema."""
         self._pool = pool
         self._known: dict[tuple[str, int], PlanVersion] = {}
+        self._packs: dict[tuple[str, int], PackVersion] = {}
 
     async def publish(self, plans: PlanBook, now: datetime) -> Catalogue:
-        """Gives each plan its version: the one that says the same, or a new one."""
+        """Gives each plan and pack its version: the one that says the same, or a new one."""
         async with transaction(self._pool) as lent:
             versions = [await self._version(lent, terms, now) for terms in plans.plans]
+            packs = [await self._pack_version(lent, terms, now) for terms in plans.packs]
         self._known |= {(plan.key, plan.version): plan for plan in versions}
-        return Catalogue(plans.default, versions)
+        self._packs |= {(pack.key, pack.version): pack for pack in packs}
+        return Catalogue(plans.default, versions, packs)
 
     async def get(self, key: str, version: int) -> PlanVersion:
         """A version, on offer or not; read once, since versions never change.
@@ -82,6 +111,22 @@ class PostgresPlans:
             self._known[key, version] = known
         return known
 
+    async def pack(self, key: str, version: int) -> PackVersion:
+        """A version of a pack, on offer or not; read once, since versions never change.
+
+        Raises:
+            NotFound: it was never published.
+        """
+        known = self._packs.get((key, version))
+        if known is None:
+            async with connection(self._pool) as lent:
+                row = await lent.fetchrow(_GET_PACK, key, version)
+            if row is None:
+                raise NotFound("pack version", f"{key}/{version}")
+            known = PackVersion(version, PackTerms(key=key, **row))
+            self._packs[key, version] = known
+        return known
+
     @staticmethod
     async def _version(lent: Connection, terms: PlanTerms, now: datetime) -> PlanVersion:
         await lent.execute(_LOCK_PLAN, terms.key)
@@ -89,6 +134,24 @@ class PostgresPlans:
         if version is None:
             version = await lent.fetchval(_INSERT, *_values(terms), terms.fingerprint, now)
         return PlanVersion(version, terms)
+
+    @staticmethod
+    async def _pack_version(lent: Connection, terms: PackTerms, now: datetime) -> PackVersion:
+        await lent.execute(_LOCK_PACK, terms.key)
+        version = await lent.fetchval(_FIND_PACK, terms.key, terms.fingerprint)
+        if version is None:
+            version = await lent.fetchval(
+                _INSERT_PACK,
+                terms.key,
+                terms.name,
+                terms.price_cents,
+                terms.currency,
+                terms.millicredits,
+                terms.valid_days,
+                terms.fingerprint,
+                now,
+            )
+        return PackVersion(version, terms)
 
 
 def _values(terms: PlanTerms) -> Sequence[object]:
@@ -106,6 +169,7 @@ def _values(terms: PlanTerms) -> Sequence[object]:
         terms.max_pixels,
         terms.max_images,
         terms.requests_per_minute,
+        terms.storage_bytes,
         list(terms.model_keys),
         terms.prices.default,
         dict(terms.prices.models),
@@ -128,6 +192,7 @@ def _terms(row: asyncpg.Record) -> PlanTerms:
         max_pixels=row["max_pixels"],
         max_images=row["max_images"],
         requests_per_minute=row["requests_per_minute"],
+        storage_bytes=row["storage_bytes"],
         model_keys=tuple(row["model_keys"]),
         prices=PriceTable(row["default_factor"], tuple(factors)),
     )

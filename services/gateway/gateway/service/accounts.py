@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from easel_kit.clock import Clock
 from easel_kit.errors import (
     DeadlineExceeded,
@@ -59,16 +57,22 @@ class Accounts:
         if not self._trust_plan_claim or not claim or self._claims.get(user_id) == claim:
             return
         try:
-            account = await self._ledger.get_account(user_id)
-            if account.entitlements.plan.key != claim:
-                with suppress(InvalidState):  # a subscription pays for the plan that the user has
-                    account = await self._ledger.change_plan(user_id, claim)
+            account = await self._claimed(user_id, claim)
         except (NotFound, InvalidInput) as error:
             raise Forbidden("the token claims a plan that is not on offer") from error
         except _UNANSWERED:
             return
         self._claims.put(user_id, claim)
         self._limits.put(user_id, account.entitlements.plan.requests_per_minute)
+
+    async def _claimed(self, user_id: UserId, claim: str) -> Account:
+        account = await self._ledger.get_account(user_id)
+        if account.entitlements.plan.key == claim:
+            return account
+        try:
+            return await self._ledger.change_plan(user_id, claim)
+        except InvalidState:
+            return account  # a subscription pays for the plan, and decides it
 
     async def requests_per_minute(self, user_id: UserId) -> int:
         """How often the caller may ask; the last figure known while billing does not answer."""
