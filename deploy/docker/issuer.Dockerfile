@@ -1,4 +1,5 @@
-# The token issuer of local stacks: a token for whoever asks, never for production.
+# The token issuer of local stacks (a token for whoever asks) and, as another command of the same
+# image, the stand-in of Stripe: never for production.
 # Build from the repository's root:
 #   docker build -f deploy/docker/issuer.Dockerfile -t easel-issuer .
 # BASE is any image with Python 3.11 or newer, its venv and pip, on Debian.
@@ -29,10 +30,11 @@ FROM ${BASE}
 RUN groupadd --system --gid 10001 easel \
  && useradd --system --uid 10001 --gid easel --home-dir /tmp --no-create-home easel
 # a new volume takes over the owner of the folder it is mounted on
-RUN install -d -o easel -g easel -m 700 /var/lib/easel/issuer
+RUN install -d -o easel -g easel -m 700 /var/lib/easel/issuer /var/lib/easel/stripe
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    ISSUER_LISTEN=0.0.0.0:9000 ISSUER_KEY_FILE=/var/lib/easel/issuer/key.pem
+    ISSUER_LISTEN=0.0.0.0:9000 ISSUER_KEY_FILE=/var/lib/easel/issuer/key.pem \
+    STRIPE_LISTEN=0.0.0.0:9010 STRIPE_STATE_FILE=/var/lib/easel/stripe/state.json
 USER 10001:10001
 EXPOSE 9000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=6 \

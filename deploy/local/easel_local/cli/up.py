@@ -64,6 +64,7 @@ Easel runs.
 
   gateway   {stack.facts["gateway_url"]}
   API docs  {stack.facts["docs_url"]}
+  payments  {stack.facts["stripe_url"] or "Stripe"}
   logs      {settings.state / "logs"}
 
   a token   make token{where} USER=alice PLAN=pro

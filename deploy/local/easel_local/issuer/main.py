@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 
 import uvicorn
 
@@ -13,17 +11,9 @@ from easel_kit.log import get_logger
 from easel_local.issuer.app import build_app
 from easel_local.issuer.keys import load_or_make_key
 from easel_local.issuer.settings import IssuerSettings
+from easel_local.serving import Server
 
 _log = get_logger(__name__)
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves the signals to `easel_kit.lifecycle`."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 async def run(settings: IssuerSettings, stop: asyncio.Event) -> None:
@@ -43,7 +33,7 @@ async def run(settings: IssuerSettings, stop: asyncio.Event) -> None:
         lifespan="off",
         timeout_graceful_shutdown=max(1, int(settings.grace_s)),
     )
-    server = _Server(config)
+    server = Server(config)
     async with Supervisor(stop) as tasks:
         serving = tasks.start("http", server.serve(), may_end=True)
         _log.info("issuer.started", listen=settings.listen, issuer=settings.name)

@@ -53,6 +53,7 @@ def assemble(settings: LocalSettings, state: State, notice: Callable[[str], None
         "docs_url": gateway_url + _DOCS_PATH,
         "issuer_url": f"http://{places.address('issuer')}",
         "ports": ports,
+        "stripe_url": f"http://{places.address('stripe')}" if "stripe" in ports else "",
     }
     return Stack(state, parts, facts, notice)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from easel_kit.settings import SettingsError
@@ -13,7 +13,7 @@ from easel_kit.settings import SettingsError
 class LocalSettings(BaseSettings):
     """Settings of the runner; the services' own are theirs (``WORKER_DEVICE`` and so on)."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     state: Path = Field(Path(".easel"), description="Folder of everything that is kept.")
     gateway_port: int = Field(
@@ -26,6 +26,11 @@ class LocalSettings(BaseSettings):
     redis_url: str = Field("", description="A running Redis to use.")
     log_level: str = Field("info", description="Least severe level in the services' logs.")
     otlp_endpoint: str = Field("", description="OTLP/gRPC collector for traces.")
+    stripe_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="BILLING_STRIPE__SECRET_KEY",
+        description="A real test key; without one billing talks to a stand-in of Stripe.",
+    )
 
 
 def load_local_settings(**flags: object) -> LocalSettings:

@@ -31,6 +31,7 @@ class State:
         self.redis = self.folder / "redis"
         self.issuer_key = self.folder / "issuer-key.pem"
         self.signing_key = self.folder / "signing-key"
+        self.stripe = self.folder / "stripe.json"
         self._secrets = self.folder / "secrets.json"
         self._ports = self.folder / "ports.json"
         self._report = self.folder / "stack.json"

@@ -6,6 +6,7 @@ This is the one place that knows the services' settings by name.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -56,7 +57,13 @@ def port_names(settings: LocalSettings) -> list[str]:
         *scheduler_names(settings.scheduler_count),
         *worker_names(settings.worker_count),
     ]
-    return ["issuer", *listening, *(f"{name}-metrics" for name in listening)]
+    stand_ins = ["issuer", *(["stripe"] if has_stand_in(settings) else [])]
+    return [*stand_ins, *listening, *(f"{name}-metrics" for name in listening)]
+
+
+def has_stand_in(settings: LocalSettings) -> bool:
+    """Whether payments go to our stand-in of Stripe, as no key of a real account was given."""
+    return not settings.stripe_key.get_secret_value()
 
 
 def build_table(settings: LocalSettings, state: State, places: Places) -> list[Service]:
@@ -73,6 +80,7 @@ def build_table(settings: LocalSettings, state: State, places: Places) -> list[S
     workers = worker_names(settings.worker_count)
     return [
         _issuer(state, places),
+        *([_stripe(settings, state, places)] if has_stand_in(settings) else []),
         *(_migration(service, _url(service.name, state, places)) for service in with_database),
         *with_database,
         *replicas,
@@ -126,6 +134,41 @@ def _issuer(state: State, places: Places) -> Service:
     )
 
 
+def _stripe(settings: LocalSettings, state: State, places: Places) -> Service:
+    """The stand-in of Stripe; its events go where Stripe's would."""
+    return Service(
+        name="stripe",
+        argv=("python", "-m", "easel_local.stripe"),
+        env={
+            "STRIPE_LISTEN": places.address("stripe"),
+            "STRIPE_STATE_FILE": str(state.stripe),
+            "STRIPE_WEBHOOK_URL": f"http://{places.address('gateway')}/v1/webhooks/stripe",
+            "STRIPE_WEBHOOK_SECRET": _stripe_secret(state, "whsec"),
+            "STRIPE_GRACE_S": "2",
+        },
+        defaults=_defaults("STRIPE", settings),
+        health=Health("http", f"http://{places.address('stripe')}/healthz"),
+        stage=_ISSUER_STAGE,
+        address=places.address("stripe"),
+    )
+
+
+def _stripe_secret(state: State, prefix: str) -> str:
+    """A secret with the letters that Stripe's own have."""
+    return f"{prefix}_{hashlib.sha256(state.secret(f'stripe.{prefix}').encode()).hexdigest()}"
+
+
+def _payments(settings: LocalSettings, state: State, places: Places) -> dict[str, str]:
+    """Where billing has payments made: nothing of ours to say when the person gave a key."""
+    if not has_stand_in(settings):
+        return {}
+    return {
+        "BILLING_STRIPE__API_URL": f"http://{places.address('stripe')}",
+        "BILLING_STRIPE__SECRET_KEY": _stripe_secret(state, "sk_test"),
+        "BILLING_STRIPE__WEBHOOK_SECRET": _stripe_secret(state, "whsec"),
+    }
+
+
 def _migration(service: Service, url: str) -> Service:
     """The command that brings a service's schema up to date."""
     return Service(
@@ -165,6 +208,7 @@ def _billing(settings: LocalSettings, state: State, places: Places) -> Service:
         argv=("python", "-m", "billing"),
         env=_common("BILLING", "billing", places)
         | _database("billing", state, places)
+        | _payments(settings, state, places)
         | {"BILLING_SCHEDULER_ADDRESS": _schedulers(settings, places)},
         defaults=_defaults("BILLING", settings),
         health=Health("grpc", places.address("billing")),
