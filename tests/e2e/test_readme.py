@@ -81,7 +81,7 @@ def test_the_money_examples_tell_price_balance_and_where_to_pay(
     estimate, plans, me, ledger, usage, page = documents(run(example, stack, tmp_path))
     assert estimate["total_credits"] == "0.820"
     assert [pack["key"] for pack in plans["packs"]] == ["small", "large"]
-    assert me["user_id"] == "alice"
+    assert me["credits"]["available_millicredits"] >= 0
     assert {"items", "next_cursor"} <= set(ledger)
     assert usage["totals"]["jobs"] >= 0
     assert page["url"].startswith("http")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from easel_kit.errors import InvalidInput
@@ -120,13 +128,14 @@ class Settings(ServiceSettings):
         2048, gt=0, description="Served at once, event streams included; over it: 503."
     )
 
-    @model_validator(mode="after")
-    def _leads_back_to_origins(self) -> Settings:
+    @field_validator("public_url", "return_origins")
+    @classmethod
+    def _is_absolute(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         try:
-            self.origins()
+            ReturnOrigins.of(*((value,) if isinstance(value, str) else value))
         except InvalidInput as error:
-            raise ValueError(f"public_url and return_origins: {error.reason}") from error
-        return self
+            raise ValueError(error.reason) from error
+        return value
 
     def origins(self) -> ReturnOrigins:
         """Where pages to pay on may lead back to."""
