@@ -82,17 +82,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
         pool = await stack.enter_async_context(
             open_pool(database_url, schema=SCHEMA, name="gateway")
         )
-        timeout_s = settings.rpc_timeout_s
-        scheduler = SchedulerClient(
-            await stack.enter_async_context(
-                open_channel(settings.scheduler_address, default_timeout_s=timeout_s)
-            )
-        )
-        to_billing = await stack.enter_async_context(
-            open_channel(settings.billing_address, default_timeout_s=timeout_s)
-        )
-        billing = BillingClient(to_billing)
-        payments = PaymentsClient(to_billing, timeout_s=settings.payment_timeout_s)
+        scheduler, billing, payments = await _clients(stack, settings)
         objects = settings.objects
         if not objects.public_url:
             objects = objects.model_copy(update={"public_url": settings.public_url})
@@ -151,6 +141,23 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
         port = await stack.enter_async_context(_http(settings, app, tasks, stop))
         _log.info("service.ready", port=port)
         yield port
+
+
+async def _clients(
+    stack: AsyncExitStack, settings: Settings
+) -> tuple[SchedulerClient, BillingClient, PaymentsClient]:
+    timeout_s = settings.rpc_timeout_s
+    to_scheduler = await stack.enter_async_context(
+        open_channel(settings.scheduler_address, default_timeout_s=timeout_s)
+    )
+    to_billing = await stack.enter_async_context(
+        open_channel(settings.billing_address, default_timeout_s=timeout_s)
+    )
+    return (
+        SchedulerClient(to_scheduler),
+        BillingClient(to_billing),
+        PaymentsClient(to_billing, timeout_s=settings.payment_timeout_s),
+    )
 
 
 def _keys(settings: JwtSettings, client: httpx.AsyncClient, clock: SystemClock) -> JwksCache:
