@@ -115,6 +115,10 @@ e2e: setup ## whole stacks of real processes, killed at will
 chaos-scheduler: setup ## kill -9 workers, schedulers, Redis, Postgres, and judge the history: [KILLS=20 SEED=…]
 	@$(PY) -m tests.chaos --kills $(or $(KILLS),20) $(if $(SEED),--seed $(call quote,$(SEED)))
 
+.PHONY: chaos-billing
+chaos-billing: setup ## kill -9 billing at named points between its writes, and judge what is left: [ARGS="--times 5 --only webhook"]
+	@$(PY) -m tests.chaos_billing $(ARGS)
+
 .PHONY: check
 check: proto-check lint types imports migrations unit ## the inner loop, under two minutes
 

@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine-jobs", type=int, default=14, help="jobs that are compared with stock diffusers"
     )
+    parser.addoption("--webhooks", type=int, default=2_000, help="webhooks of each storm")
     parser.addoption("--soak-jobs", type=int, default=100, help="jobs of a worker's short life")
     parser.addoption(
         "--oracle-steps",

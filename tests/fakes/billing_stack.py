@@ -14,10 +14,11 @@ from pydantic import SecretStr
 from billing.domain.accounts import AccountId
 from billing.domain.holds import JobReport
 from billing.main import run
-from billing.settings import Settings
+from billing.ports.inbox import Keeper
+from billing.settings import Settings, StripeSettings
 from billing.storage.check import Breach, LedgerCheck
 from easel.billing.v1 import billing_pb2 as pb
-from easel.billing.v1 import billing_pb2_grpc
+from easel.billing.v1 import billing_pb2_grpc, payments_pb2_grpc
 from easel_kit.db import Connection, open_pool, transaction
 from easel_kit.ids import JobId, ModelKey, UserId, new_job_id
 from easel_kit.rpc.channel import open_channel
@@ -62,7 +63,9 @@ class BillingStack:
         self.clock = MovableClock()
         self.scheduler = MemoryScheduler()
         self.port = 0
+        self.settings = Settings(database_url=SecretStr(url))
         self._stub: billing_pb2_grpc.BillingServiceStub | None = None
+        self._money: payments_pb2_grpc.PaymentServiceStub | None = None
         self._database: asyncpg.Connection | None = None
 
     @property
@@ -70,6 +73,12 @@ class BillingStack:
         """Billing's face; raises our errors."""
         assert self._stub is not None
         return self._stub
+
+    @property
+    def money(self) -> payments_pb2_grpc.PaymentServiceStub:
+        """Its face for money; raises our errors."""
+        assert self._money is not None
+        return self._money
 
     @asynccontextmanager
     async def running(
@@ -79,6 +88,8 @@ class BillingStack:
         scheduler_address: str = "",
         plans_file: Path | None = None,
         hold_ttl_s: float = 900,
+        stripe: StripeSettings | None = None,
+        inbox: Keeper | None = None,
     ) -> AsyncIterator[BillingStack]:
         """Runs billing; leaving the block ends it as a kill would: its tasks are cancelled.
 
@@ -88,7 +99,7 @@ class BillingStack:
             address = scheduler_address or "127.0.0.1:1"
             if over_grpc:
                 address = await stack.enter_async_context(serve_scheduler(self.scheduler))
-            settings = Settings(
+            settings = self.settings = Settings(
                 database_url=SecretStr(self.url),
                 scheduler_address=address,
                 plans_file=plans_file,
@@ -97,6 +108,7 @@ class BillingStack:
                 renewal_interval_s=0.05,
                 entitlements_interval_s=0.05,
                 grace_s=1,
+                stripe=stripe or StripeSettings(),
             )
             self.port = 0
             ready = asyncio.Event()
@@ -114,6 +126,7 @@ class BillingStack:
                     events=scheduler,
                     resolver=scheduler,
                     queue=scheduler,
+                    inbox=inbox,
                     on_ready=on_ready,
                 )
             )
@@ -125,6 +138,7 @@ class BillingStack:
                 task.result()
             channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{self.port}"))
             self._stub = billing_pb2_grpc.BillingServiceStub(channel)
+            self._money = payments_pb2_grpc.PaymentServiceStub(channel)
             self._database = await asyncpg.connect(
                 self.url, server_settings={"search_path": "billing"}
             )

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 from billing.clients.scheduler import SchedulerEvents, SchedulerJobs, SchedulerQueue
+from billing.domain.payments import CustomerId
+from billing.domain.plans import Catalogue
 from billing.loop.entitlements import publish_entitlements
 from billing.loop.jobs import follow_feed, renew_accounts, sweep_holds, watch_database
 from billing.loop.pause import Pause
 from billing.ports.entitlements import Queue
+from billing.ports.inbox import Keeper
 from billing.ports.jobs import EventFeed, JobResolver
+from billing.ports.payments import Payments, WebhookVerifier
+from billing.rpc import payments as payments_rpc
 from billing.rpc.servicer import SERVICE, register
 from billing.service.accounts import Billing
+from billing.service.customers import AccountCustomers
 from billing.service.entitlements import EntitlementsPublisher
 from billing.service.follower import JobFollower
-from billing.settings import Settings
+from billing.service.notices import Notices
+from billing.service.payments import PaymentDesk, Refunds
+from billing.service.sync import CustomerSync
+from billing.settings import Settings, StripeSettings
 from billing.storage.accounts import PostgresAccounts
 from billing.storage.books import PostgresLedger
 from billing.storage.check import Breach, LedgerCheck
 from billing.storage.entitlements import PostgresEntitlements
 from billing.storage.feed import PostgresFeed
 from billing.storage.holds import PostgresHolds
+from billing.storage.inbox import PostgresInbox
+from billing.storage.payments import PostgresCustomers
 from billing.storage.plans import PostgresPlans, read_plan_book
+from billing.upkeep import build_reconciliation, start_inbox, start_reconciliation
 from easel_kit.clock import Clock, SystemClock
-from easel_kit.db import open_pool
+from easel_kit.db import Pool, open_pool
+from easel_kit.errors import InvalidState
 from easel_kit.lifecycle import Supervisor
 from easel_kit.log import get_logger
 from easel_kit.rpc.channel import open_channel
@@ -51,7 +65,9 @@ async def run(
     clock: Clock | None = None,
     events: EventFeed | None = None,
     resolver: JobResolver | None = None,
+    payments: Payments | None = None,
     queue: Queue | None = None,
+    inbox: Keeper | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serves until `stop` is set.
@@ -62,7 +78,9 @@ async def run(
         clock: instead of the machine's.
         events: instead of the scheduler's feed.
         resolver: instead of the scheduler's answers.
+        payments: instead of Stripe.
         queue: instead of the scheduler that is told of changed plans.
+        inbox: keeps webhooks instead of the database, and nobody answers them.
         on_ready: is told the port.
 
     Raises:
@@ -102,19 +120,37 @@ async def run(
             clock,
             hold_ttl=hold_ttl,
         )
+        payments = payments or await stack.enter_async_context(open_payments(settings.stripe))
+        customers = PostgresCustomers(pool)
+        kept = PostgresInbox(pool)
+        desk = notices = money = None
+        if payments is not None:
+            sync = build_sync(settings.stripe, pool, plans, payments, catalogue, clock)
+            registry = AccountCustomers(payments, customers, sync, clock)
+            desk = PaymentDesk(billing, payments, registry, catalogue)
+            money = payments, sync
+        if settings.stripe.webhook_secret.get_secret_value():
+            notices = Notices(_verifier(settings.stripe), inbox or kept, customers, clock)
         publisher = EntitlementsPublisher(
             PostgresEntitlements(pool, plans),
             queue or SchedulerQueue(channel, timeout_s=settings.scheduler_timeout_s),
         )
         server = build_server()
         register(server.grpc, billing)
+        payments_rpc.register(server.grpc, payments_rpc.MoneyDoor(desk, notices))
         side = await stack.enter_async_context(Supervisor(stop))
         await stack.enter_async_context(
-            server.serving(settings.listen, [SERVICE], grace_s=settings.grace_s)
+            server.serving(
+                settings.listen, [SERVICE, payments_rpc.SERVICE], grace_s=settings.grace_s
+            )
         )
         side.start("feed", follow_feed(follower, Pause()))
         side.start("holds", sweep_holds(follower, interval_s=settings.sweep_interval_s))
         side.start("renewals", renew_accounts(billing, interval_s=settings.renewal_interval_s))
+        if money is not None and inbox is None:
+            start_inbox(side, settings.inbox, kept, money[1], clock)
+        reconciliation = build_reconciliation(settings, pool, follower, money, clock)
+        start_reconciliation(side, settings, reconciliation, clock)
         side.start(
             "entitlements",
             publish_entitlements(publisher, Pause(), interval_s=settings.entitlements_interval_s),
@@ -155,3 +191,118 @@ async def _check(settings: Settings) -> Sequence[Breach]:
         command_timeout_s=_CHECK_TIMEOUT_S,
     ) as pool:
         return await LedgerCheck(pool).run()
+
+
+@asynccontextmanager
+async def open_payments(settings: StripeSettings) -> AsyncIterator[Payments | None]:
+    """Stripe, or its stand-in; None without a key."""
+    if not settings.is_on:
+        yield None
+        return
+    # takes two seconds: only where there is money
+    from billing.clients.stripe.calls import open_stripe  # noqa: PLC0415
+    from billing.clients.stripe.payments import StripePayments  # noqa: PLC0415
+
+    async with open_stripe(
+        settings.secret_key.get_secret_value(),
+        api_url=settings.api_url,
+        timeout_s=settings.timeout_s,
+        max_retries=settings.max_retries,
+    ) as calls:
+        yield StripePayments(calls)
+
+
+def refund(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Gives a payment back, or `--cents` of it, and takes the credits that it bought."""
+
+    async def act() -> str:
+        async with open_money(settings) as (payments, customers, sync):
+            return await Refunds(payments, customers, sync).refund(
+                arguments.payment, arguments.cents
+            )
+
+    sys.stdout.write(f"refunded: {asyncio.run(act())}\n")
+
+
+def declare_refund(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `refund`."""
+    parser.add_argument("--payment", required=True, metavar="pi_…", help="Stripe's id")
+    parser.add_argument("--cents", type=_cents, help="of the payment; all that is left otherwise")
+
+
+def sync_customer(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Looks at a customer again and applies what Stripe says."""
+
+    async def act() -> bool:
+        async with open_money(settings) as (_, _, sync):
+            return await sync.sync(CustomerId(arguments.customer))
+
+    sys.stdout.write(f"{arguments.customer}: {'changed' if asyncio.run(act()) else 'as before'}\n")
+
+
+def declare_sync(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `sync`."""
+    parser.add_argument("customer", metavar="cus_…", help="Stripe's id")
+
+
+@asynccontextmanager
+async def open_money(
+    settings: Settings, clock: Clock | None = None
+) -> AsyncIterator[tuple[Payments, PostgresCustomers, CustomerSync]]:
+    """What a command about money needs.
+
+    Raises:
+        InvalidState: no payments are set up.
+    """
+    clock = clock or SystemClock()
+    async with (
+        open_payments(settings.stripe) as payments,
+        open_pool(
+            settings.database_url.get_secret_value(),
+            schema=_SCHEMA,
+            name="billing command",
+            max_size=2,
+        ) as pool,
+    ):
+        if payments is None:
+            raise InvalidState("payments are not set up here: stripe.secret_key is empty")
+        plans = PostgresPlans(pool)
+        catalogue = await plans.publish(read_plan_book(settings.plans_file), clock.now())
+        sync = build_sync(settings.stripe, pool, plans, payments, catalogue, clock)
+        yield payments, PostgresCustomers(pool), sync
+
+
+def build_sync(  # noqa: PLR0917 (a composition)
+    settings: StripeSettings,
+    pool: Pool,
+    plans: PostgresPlans,
+    payments: Payments,
+    catalogue: Catalogue,
+    clock: Clock,
+) -> CustomerSync:
+    """The one handler that brings a customer's state here to Stripe's."""
+    return CustomerSync(
+        payments,
+        PostgresCustomers(pool),
+        plans,
+        catalogue,
+        clock,
+        credit_grace=timedelta(seconds=settings.credit_grace_s),
+    )
+
+
+def _verifier(settings: StripeSettings) -> WebhookVerifier:
+    from billing.clients.stripe.webhooks import StripeWebhookVerifier  # noqa: PLC0415 (as above)
+
+    return StripeWebhookVerifier(
+        settings.webhook_secret.get_secret_value(),
+        settings.previous_webhook_secret.get_secret_value(),
+        is_live=settings.is_live,
+    )
+
+
+def _cents(text: str) -> int:
+    cents = int(text)
+    if cents < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return cents

@@ -8,10 +8,12 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic
 
+from easel_kit.errors import DomainError
 from easel_kit.log import configure_logging, get_logger
 from easel_kit.settings import AnySettings, SettingsError, load_settings
 from easel_kit.telemetry import configure_tracing
@@ -92,11 +94,24 @@ def stop_on_signals() -> asyncio.Event:
 Run = Callable[[AnySettings, asyncio.Event], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Command(Generic[AnySettings]):
+    """A blocking one-off command that takes arguments of its own.
+
+    Attributes:
+        run: does it.
+        declare: adds its arguments to its parser.
+    """
+
+    run: Callable[[AnySettings, argparse.Namespace], None]
+    declare: Callable[[argparse.ArgumentParser], None]
+
+
 def entry(
     name: str,
     settings: type[AnySettings],
     run: Run[AnySettings],
-    commands: Mapping[str, Callable[[AnySettings], None]] | None = None,
+    commands: Mapping[str, Callable[[AnySettings], None] | Command[AnySettings]] | None = None,
 ) -> int:
     """The body of each service's `__main__`: flags, settings, logs, traces, then `run`.
 
@@ -106,16 +121,11 @@ def entry(
         name: of the service; also of its program in help texts.
         settings: the service's class.
         run: serves until the stop event is set.
-        commands: blocking one-off commands by name, e.g. `migrate`.
+        commands: blocking one-off commands by name, e.g. `migrate`. What one of them refuses with
+            an error of ours is a line on stderr.
     """
     known = dict(commands or {})
-    parser = argparse.ArgumentParser(prog=f"python -m {name}")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML)")
-    parser.add_argument("--check-config", action="store_true", help="check the settings and end")
-    parser.add_argument(
-        "command", nargs="?", default="serve", choices=["serve", *known], help="what to do"
-    )
-    arguments = parser.parse_args()
+    arguments = _parser(name, known).parse_args()
     try:
         loaded = load_settings(settings, arguments.config)
     except SettingsError as error:
@@ -125,9 +135,8 @@ def entry(
         print(f"{name}: settings are fine")  # noqa: T201
         return 0
     configure_logging(name, loaded.log_level)
-    if arguments.command != "serve":
-        known[arguments.command](loaded)
-        return 0
+    if arguments.command is not None and arguments.command != "serve":
+        return _act(name, known[arguments.command], loaded, arguments)
     close_tracing = configure_tracing(name, loaded.otlp_endpoint)
 
     async def serve() -> None:
@@ -142,3 +151,47 @@ def entry(
         close_tracing()
     _log.info("process.stopped")
     return 0
+
+
+def _act(
+    name: str,
+    command: Callable[[AnySettings], None] | Command[AnySettings],
+    settings: AnySettings,
+    arguments: argparse.Namespace,
+) -> int:
+    try:
+        if isinstance(command, Command):
+            command.run(settings, arguments)
+        else:
+            command(settings)
+    except DomainError as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _parser(
+    name: str, commands: Mapping[str, Callable[[AnySettings], None] | Command[AnySettings]]
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    _common_flags(parser)
+    # a flag that stands before the command is not taken back by the command's own default
+    parser.set_defaults(config=None, check_config=False)
+    choices = parser.add_subparsers(dest="command", title="what to do", metavar="command")
+    for key in ("serve", *commands):
+        chosen = choices.add_parser(key, help="the default" if key == "serve" else None)
+        _common_flags(chosen)
+        command = commands.get(key)
+        if isinstance(command, Command):
+            command.declare(chosen)
+    return parser
+
+
+def _common_flags(parser: argparse.ArgumentParser) -> None:
+    missing = argparse.SUPPRESS
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=missing, help="settings file (TOML)"
+    )
+    parser.add_argument(
+        "--check-config", action="store_true", default=missing, help="check the settings and end"
+    )

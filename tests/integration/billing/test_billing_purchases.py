@@ -1,19 +1,15 @@
 """Bought credits, what takes them back, debt, and who decides the plan."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from billing.domain.accounts import AccountId, Period, PlanSource, months_after
-from billing.domain.plans import PlanVersion
-from billing.domain.purchases import Clawback, Purchase, PurchaseSource
+from billing.domain.accounts import Period, PlanSource, months_after
 from billing.storage.plans import PostgresPlans
-from billing.storage.purchases import claw_back, give_back, grant_purchase, move_plan, purchased
+from billing.storage.purchases import purchased
 from easel.billing.v1 import billing_pb2 as pb
-from easel_kit.db import Connection, open_pool
+from easel_kit.db import open_pool
 from easel_kit.errors import InsufficientCredits, InvalidState, NotFound
 from tests.fakes.billing_stack import (
     ALICE,
@@ -23,71 +19,7 @@ from tests.fakes.billing_stack import (
     BillingStack,
     work,
 )
-
-PACK = 100_000
-
-
-class Till:
-    """What `payments` does with one account, each in a transaction of its own."""
-
-    def __init__(self, stack: BillingStack, account_id: AccountId) -> None:
-        self.stack = stack
-        self.id = account_id
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[tuple[Connection, datetime]]:
-        async with self.stack.transaction() as lent:
-            yield lent, self.stack.clock.now()
-
-    async def buy(self, reference: str, amount: int = PACK, days: int = 365) -> bool:
-        async with self.begin() as (lent, now):
-            purchase = Purchase(
-                PurchaseSource.CHECKOUT,
-                reference,
-                f"pi_{reference}",
-                amount,
-                now + timedelta(days=days),
-                "100 credits",
-            )
-            return await grant_purchase(lent, self.id, purchase, now)
-
-    async def claw(
-        self, reference: str, of: str, amount: int = PACK, *, may_owe: bool = True
-    ) -> bool:
-        async with self.begin() as (lent, now):
-            clawback = Clawback(reference, f"pi_{of}", amount, "Refunded", may_owe=may_owe)
-            return await claw_back(lent, self.id, clawback, now)
-
-    async def give(self, reference: str) -> bool:
-        async with self.begin() as (lent, now):
-            return await give_back(lent, self.id, reference, now)
-
-    async def move(self, key: str, source: PlanSource, period: Period | None = None) -> bool:
-        async with (
-            open_pool(self.stack.url, schema="billing", name="test", max_size=1) as pool,
-            self.begin() as (lent, now),
-        ):
-            plan: PlanVersion = await PostgresPlans(pool).get(key, 1)
-            period = period or Period(now, months_after(now, 1))
-            return await move_plan(lent, self.id, plan, period, source, now)
-
-    async def spend(self, millicredits: int) -> None:
-        """Captures a hold of that price, which must be a multiple of 4096."""
-        placed = await self.stack.place(
-            of=work(width_px=1024, height_px=1024, pixel_steps=millicredits * 100)
-        )
-        assert placed.hold.amount_millicredits == millicredits
-        await self.stack.capture(placed.hold.job_id)
-
-    async def state(self) -> tuple[int, int, int]:
-        """Available, held and owed; everything adds up."""
-        assert await self.stack.breaches() == []
-        balance = (await self.stack.account()).balance
-        return (
-            balance.available_millicredits,
-            balance.held_millicredits,
-            balance.debt_millicredits,
-        )
+from tests.fakes.billing_till import PACK, Till
 
 
 @pytest.fixture

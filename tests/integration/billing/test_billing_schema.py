@@ -77,6 +77,11 @@ WRONG = [
     "INSERT INTO entries SELECT id, account_id, 'granted', 0 FROM transfers LIMIT 1",
     ("INSERT INTO transfers SELECT 'x', id, 99, 'grant', 'x', NULL, '', 1, 1, now() FROM accounts"),
     "INSERT INTO accounts SELECT 'x', now(), 'gold', 1, 1, now(), now() + '1 day'",
+    "UPDATE accounts SET plan_source = 'luck'",
+    "UPDATE pack_versions SET price_cents = 1",
+    "DELETE FROM pack_versions",
+    "UPDATE credit_lots SET clawed = granted",
+    "UPDATE credit_lots SET repaid = -1",
 ]
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType
 
+from billing.domain.payments import SubscriptionSnapshot
 from billing.domain.plans import PlanVersion
 from easel_kit.ids import UserId
 
@@ -69,6 +70,8 @@ class Account:
     plan_source: PlanSource
     period_anchor: datetime
     """What monthly periods are counted from."""
+    subscription: SubscriptionSnapshot | None = None
+    """The one that pays for the plan."""
 
     def is_due(self, now: datetime) -> bool:
         """Whether the period is over or expired credits must be booked off."""

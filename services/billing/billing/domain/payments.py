@@ -77,7 +77,7 @@ class PaidPack:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """Money given back, as far as it succeeded."""
+    """Money given back, or on its way; one that failed has not moved any."""
 
     id: str
     payment: str
@@ -85,6 +85,7 @@ class Refund:
     paid_cents: int
     """Of the payment as a whole."""
     created_at: datetime
+    has_failed: bool = False
 
 
 class DisputeStatus(StrEnum):
@@ -122,12 +123,17 @@ class CustomerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A verified webhook: which customer to look at. `customer_id` is None where none is named."""
+    """A verified webhook: which customer to look at.
+
+    `customer_id` is None where none is named; then `payment` may lead to one (a dispute names its
+    payment alone), or is empty.
+    """
 
     event_id: str
     type: str
     customer_id: CustomerId | None
     created_at: datetime
+    payment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from prometheus_client import Counter
 from billing.domain.accounts import Account
 from billing.domain.feed import Applied, JobEvent
 from billing.domain.holds import Hold
+from billing.loop.findings import findings
 from billing.loop.pause import Pause
 from billing.service.accounts import Billing
 from billing.service.follower import JobFollower
@@ -27,7 +28,6 @@ _BATCH = 100
 _log = get_logger(__name__)
 _events = Counter("easel_billing_events", "Events of the feed, by outcome.", ["outcome"])
 _expired = Counter("easel_billing_expired_holds", "Expired holds, by outcome.", ["outcome"])
-_findings = Counter("easel_billing_findings", "Findings recorded, by kind.", ["kind"])
 
 
 class SetHealth(Protocol):
@@ -106,7 +106,7 @@ async def _read(follower: JobFollower, pause: Pause) -> None:
                 pause.reset()
     except OutOfRange:
         finding = await follower.restart()
-        _findings.labels(finding.kind).inc()
+        findings.labels(finding.kind).inc()
         _log.error("feed.gap_found", cursor=finding.reference)
     else:
         _log.info("feed.ended")
@@ -156,7 +156,7 @@ async def _renew_one(billing: Billing, account: Account) -> bool:
 def _report(applied: Applied, *, job_id: str, user_id: str) -> None:
     fields: dict[str, object] = {"job_id": job_id, "user_id": user_id}
     if applied.finding is not None:
-        _findings.labels(applied.finding.kind).inc()
+        findings.labels(applied.finding.kind).inc()
         _log.warning(applied.outcome.value, kind=applied.finding.kind, **fields)
         return
     if applied.hold is not None:

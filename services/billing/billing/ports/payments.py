@@ -11,7 +11,14 @@ from datetime import datetime
 from typing import Protocol
 
 from billing.domain.accounts import AccountId
-from billing.domain.payments import Checkout, CustomerId, CustomerSnapshot, Notice
+from billing.domain.customers import Customer, Outcome
+from billing.domain.payments import (
+    Checkout,
+    CustomerId,
+    CustomerSnapshot,
+    Notice,
+    SubscriptionSnapshot,
+)
 from billing.domain.plans import PackVersion, PlanVersion
 
 
@@ -53,6 +60,8 @@ class Payments(Protocol):
     async def change_plan(self, subscription_id: str, plan: PlanVersion, *, key: str) -> None:
         """Moves a subscription to another paid plan now; an upgrade's difference is paid now.
 
+        A cheaper plan gives no money back: the credits of the month that was paid stay.
+
         Raises:
             InvalidState: the payment was declined; the subscription is as before.
         """
@@ -76,7 +85,19 @@ class Payments(Protocol):
         ...
 
     async def snapshot(self, customer_id: CustomerId) -> CustomerSnapshot:
-        """Everything of the customer, as it is now."""
+        """Everything of the customer, as it is now.
+
+        Raises:
+            NotFound: there was never such a customer.
+        """
+        ...
+
+    async def customer_of(self, payment: str) -> CustomerId | None:
+        """Who made a payment; None: no customer did.
+
+        Raises:
+            NotFound: no such payment.
+        """
         ...
 
     def customers(self, *, changed_since: datetime | None) -> AsyncIterator[CustomerId]:
@@ -94,5 +115,58 @@ class WebhookVerifier(Protocol):
             Unauthenticated: no valid signature of the current or the previous secret, or one older
                 or younger than 300 s.
             InvalidInput: signed, but no event of this mode (livemode) or none at all.
+        """
+        ...
+
+
+class Customers(Protocol):
+    """Customers and their subscriptions as last looked at."""
+
+    async def of_account(self, account_id: AccountId) -> Customer | None:
+        """The account's newest customer."""
+        ...
+
+    async def find(self, customer_id: CustomerId) -> Customer | None:
+        """The customer; None: none of ours."""
+        ...
+
+    async def of_payment(self, payment: str) -> CustomerId | None:
+        """Whose credits a payment bought; None: none that are known."""
+        ...
+
+    async def add(self, account_id: AccountId, customer_id: CustomerId, now: datetime) -> Customer:
+        """Keeps the account's customer; where it has one that is not deleted, answers that."""
+        ...
+
+    async def apply(
+        self, customer: Customer, snapshot: CustomerSnapshot, outcome: Outcome, now: datetime
+    ) -> bool | None:
+        """Subscriptions, plan and credits in one transaction; whether that changed anything.
+
+        None, and nothing written, when a snapshot was applied since `customer` was read.
+        """
+        ...
+
+    async def subscription(self, account_id: AccountId) -> SubscriptionSnapshot | None:
+        """The one that decides the account's plan; None: none is live."""
+        ...
+
+
+class Versions(Protocol):
+    """Plan and pack versions, on offer or not."""
+
+    async def get(self, key: str, version: int) -> PlanVersion:
+        """A plan version.
+
+        Raises:
+            NotFound: it was never published.
+        """
+        ...
+
+    async def pack(self, key: str, version: int) -> PackVersion:
+        """A pack version.
+
+        Raises:
+            NotFound: it was never published.
         """
         ...

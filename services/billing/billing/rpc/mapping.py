@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from billing.domain.accounts import Account
 from billing.domain.holds import Hold, HoldState
 from billing.domain.ledger import Line
+from billing.domain.payments import SubscriptionSnapshot
 from billing.domain.plans import PackVersion, PlanVersion
 from billing.domain.pricing import Work
 from easel.billing.v1 import billing_pb2 as pb
@@ -217,6 +218,18 @@ def account_to(account: Account) -> pb.Account:
         balance=balance_to(account),
         opened_at=timestamp_to(account.opened_at),
         renews_at=timestamp_to(account.period.end),
+        subscription=_subscription_to(account.subscription),
+    )
+
+
+def _subscription_to(subscription: SubscriptionSnapshot | None) -> pb.Subscription | None:
+    if subscription is None:
+        return None
+    return pb.Subscription(
+        status=subscription.status.value,
+        plan_key=subscription.plan_key,
+        period_end=timestamp_to(subscription.period_end),
+        cancel_at_period_end=subscription.cancel_at_period_end,
     )
 
 

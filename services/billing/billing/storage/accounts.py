@@ -12,6 +12,7 @@ from billing.domain.plans import PlanVersion
 from billing.storage.booking import expire_lots, grant_monthly
 from billing.storage.entitlements import note_change
 from billing.storage.plans import PostgresPlans
+from billing.storage.subscriptions import subscription_of
 from easel_kit.db import Pool, connection, transaction
 from easel_kit.ids import UserId, new_id
 
@@ -19,6 +20,10 @@ _SELECT = """
 SELECT a.id, p.user_id, a.opened_at, a.plan_key, a.plan_version, a.entitlements_version,
        a.period_start, a.period_end, a.plan_source,
        coalesce(a.period_anchor, a.opened_at) AS period_anchor, c.available, c.held, c.debt,
+       s.id AS s_id, s.status AS s_status, s.plan_key AS s_plan_key,
+       s.plan_version AS s_plan_version, s.period_start AS s_period_start,
+       s.period_end AS s_period_end, s.cancel_at_period_end AS s_cancel_at_period_end,
+       s.created_at AS s_created_at,
        EXISTS (
            SELECT FROM credit_lots l
            WHERE l.account_id = a.id AND l.remaining > l.held AND l.expires_at <= $1
@@ -26,6 +31,7 @@ SELECT a.id, p.user_id, a.opened_at, a.plan_key, a.plan_version, a.entitlements_
 FROM account_pii p
 JOIN accounts a ON a.id = p.account_id
 JOIN credit_accounts c ON c.account_id = p.account_id
+LEFT JOIN subscriptions s ON s.account_id = a.id AND s.is_deciding
 """
 
 _FIND = _SELECT + "WHERE p.user_id = $2"
@@ -140,4 +146,5 @@ class PostgresAccounts:
             has_expired_lots=row["has_expired_lots"],
             plan_source=PlanSource(row["plan_source"]),
             period_anchor=row["period_anchor"],
+            subscription=None if row["s_id"] is None else subscription_of(row, "s_"),
         )

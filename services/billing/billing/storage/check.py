@@ -133,6 +133,19 @@ _INVARIANTS: dict[str, str] = {
         WHERE l.granted IS DISTINCT FROM c.taken + c.owed
            OR t.available_change IS DISTINCT FROM c.taken + c.owed
     """,
+    "clawback that counts as expired what did not": """
+        SELECT c.payment FROM clawbacks c WHERE c.given_back_at IS NULL
+        GROUP BY c.account_id, c.payment
+        HAVING sum(c.lapsed) > (
+            SELECT coalesce(sum(l.expired), 0) FROM credit_lots l
+            WHERE l.account_id = c.account_id AND l.payment = c.payment)
+    """,
+    "line that pays a debt and differs from it": """
+        SELECT t.id FROM transfers t
+        LEFT JOIN entries e ON e.transfer_id = t.id AND e.book = 'debt'
+        WHERE t.kind = 'repay' AND (e.millicredits IS DISTINCT FROM -t.available_change
+                                    OR e.millicredits <= 0)
+    """,
     "lots that differ from what paid a debt": """
         SELECT a.account_id FROM credit_accounts a
         WHERE (SELECT coalesce(sum(repaid), 0) FROM credit_lots l
@@ -160,6 +173,10 @@ _INVARIANTS: dict[str, str] = {
                <> (h.state <> 'open')::integer
             OR count(DISTINCT t.id) FILTER (WHERE t.kind = 'capture')
                <> (h.state = 'captured')::integer
+    """,
+    "change of entitlements that no account has had": """
+        SELECT o.account_id FROM entitlements_outbox o JOIN accounts a ON a.id = o.account_id
+        WHERE o.version > a.entitlements_version
     """,
     "ledger line of a job without a hold": """
         SELECT t.id FROM transfers t

@@ -1,0 +1,1 @@
+"""Stripe through its SDK: calls and errors, prices, snapshots, webhooks."""

@@ -1,0 +1,128 @@
+"""Webhooks in any order and number end in the same state, and grant the same (BILLING, 4).
+
+`--webhooks 10000` makes the storms longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from billing.domain.payments import CustomerId, CustomerSnapshot
+from billing.ports.inbox import CustomerSync as Sync
+from billing.storage import payments as kept_payments
+from billing.storage.check import LedgerCheck
+from easel_kit.db import Pool, open_pool
+from tests.fakes.billing_storm import Outcome, Storm
+
+WORLD = 7
+SEEDS = (1, 2, 3)
+PER_CUSTOMER = 20
+
+Plant = Callable[[Storm, Sync], Sync]
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Pool]:
+    async with open_pool(url, schema="billing", name="test", max_size=20) as pool:
+        yield pool
+
+
+async def storm(url: str, seed: int, webhooks: int, plant: Plant | None = None) -> Outcome:
+    async with opened(url) as pool:
+        raging = Storm(pool, WORLD, seed, max(webhooks // PER_CUSTOMER, 5))
+        sync = await raging.prepare()
+        outcome = await raging.rage(webhooks, sync if plant is None else plant(raging, sync))
+        assert await LedgerCheck(pool).run() == []
+        counts = (await raging.inbox.figures()).counts
+        assert set(counts) <= {"applied", "ignored"}
+        assert sum(counts.values()) == outcome.webhooks
+    return outcome
+
+
+@pytest.mark.timeout(900)
+async def test_the_order_of_webhooks_makes_no_difference(
+    new_billing_url: Callable[[], str], pytestconfig: pytest.Config
+) -> None:
+    webhooks: int = pytestconfig.getoption("--webhooks")
+    outcomes = [await storm(new_billing_url(), seed, webhooks) for seed in SEEDS]
+    first = outcomes[0]
+    for outcome in outcomes:
+        assert outcome.state == first.state
+        assert outcome.grants == first.grants
+        assert outcome.webhooks >= webhooks
+        assert outcome.deliveries > 1.1 * outcome.webhooks
+        assert outcome.looks < outcome.webhooks  # one look answers several
+        assert outcome.failures > 0
+        print(outcome.figures)  # noqa: T201 (with -s)
+
+
+@pytest.mark.timeout(300)
+async def test_a_handler_that_believes_the_event_is_found_out(
+    new_billing_url: Callable[[], str],
+) -> None:
+    """The planted fault: a look applies what an earlier event had told of."""
+
+    def plant(raging: Storm, sync: Sync) -> Sync:
+        past: dict[CustomerId, list[CustomerSnapshot]] = {}
+        fresh = raging.world.snapshot
+
+        async def stale(customer_id: CustomerId) -> CustomerSnapshot:
+            seen = past.setdefault(customer_id, [])
+            seen.append(await fresh(customer_id))
+            return seen[max(len(seen) - 2, 0)]
+
+        raging.world.snapshot = stale  # type: ignore[method-assign]
+        return sync
+
+    honest = await storm(new_billing_url(), 1, 100)
+    planted = await storm(new_billing_url(), 1, 100, plant)
+    assert planted.state != honest.state
+
+
+async def late_look(url: str) -> tuple[str, str]:
+    """A look that began before a change ends after another that saw it: plan here and there."""
+    async with opened(url) as pool:
+        raging = Storm(pool, WORLD, 1, 1)
+        sync = await raging.prepare()
+        (customer_id,) = raging.world.customer_ids
+        is_held, go_on = asyncio.Event(), asyncio.Event()
+        fresh = raging.world.snapshot
+        hold = True
+
+        async def slow(customer_id: CustomerId) -> CustomerSnapshot:
+            nonlocal hold
+            seen = await fresh(customer_id)
+            if hold:
+                hold = False
+                is_held.set()
+                await go_on.wait()
+            return seen
+
+        raging.world.snapshot = slow  # type: ignore[method-assign]
+        late = asyncio.create_task(sync.sync(customer_id))
+        await is_held.wait()
+        while not (await fresh(customer_id)).subscriptions:
+            raging.world.live_on()
+        assert await sync.sync(customer_id)
+        go_on.set()
+        await late
+        (subscription,) = (await fresh(customer_id)).subscriptions
+        plan = await pool.fetchval("SELECT plan_key FROM accounts")
+        return plan, subscription.plan_key
+
+
+async def test_an_old_look_never_overwrites_a_newer_one(
+    new_billing_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await late_look(new_billing_url())
+    assert here == there
+    # the planted fault: the customer's version is not checked
+    careless = kept_payments._ADVANCE.replace("AND version = $2", "AND version >= $2 - 1000")
+    assert careless != kept_payments._ADVANCE
+    monkeypatch.setattr(kept_payments, "_ADVANCE", careless)
+    here, there = await late_look(new_billing_url())
+    assert here != there
