@@ -94,7 +94,7 @@ class Jobs:
         found: Live | None = None
         async with briefly("foresee", self._observer):
             found = await self._line.foresee(user_id, share, cost_ms)
-        return found
+        return found  # noqa: RET504 (`briefly` may have ended the block before)
 
     async def counts(self, user_id: UserId, batch_ids: Collection[BatchId]) -> dict[JobState, int]:
         """The user's jobs by state, or those of these batches; every state is there."""
