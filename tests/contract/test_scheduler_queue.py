@@ -146,6 +146,16 @@ async def test_jobs_enter_and_are_told_their_places_at_once(queue: Queue, count:
     assert await queue.line.enter([], []) == {}
 
 
+async def test_a_job_is_foreseen_without_a_trace(queue: Queue) -> None:
+    first = await queue.line.foresee(ALICE, SHARE, 100)
+    assert (first.position, first.eta_s) == (1, None)
+    await queue.line.admit([admission(), admission()])
+    for user, share in ((ALICE, SHARE), (ALICE, replace(SHARE, version=0, priority=7))):
+        assert (await queue.line.foresee(user, share, 100)).position == 3
+    assert (await queue.line.foresee(BOB, SHARE, 100)).position in {2, 3}
+    assert await queue.upkeep.depth() == Depth(2, 0, 0, 0)
+
+
 async def test_scripts_that_redis_forgot_are_loaded_again(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         scripts = Scripts(redis, "default")

@@ -42,6 +42,9 @@ def test_the_demo_draws_what_it_was_told_and_explains_itself(tmp_path: Path) -> 
     for word in ("queued", "claimed", "first step", "done", "price", "balance"):
         assert word in done.stdout.lower(), done.stdout
     assert re.search(r"\d+ ms", done.stdout)
+    assert re.search(
+        r"^credits +0\.410 held, 0\.410 charged, \d+\.\d{3} left$", done.stdout, re.MULTILINE
+    ), done.stdout
     assert not processes_of(tmp_path)
 
 

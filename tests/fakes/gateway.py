@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.gateway_billing import FakeBilling
 from tests.fakes.gateway_issuer import Issuer
-from tests.fakes.gateway_rpc import FakeBilling, FakeScheduler
+from tests.fakes.gateway_payments import FakePayments
+from tests.fakes.gateway_scheduler import FakeScheduler
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Gateway:
     stop: asyncio.Event
     issuer: Issuer
     billing: FakeBilling
+    payments: FakePayments
     scheduler: FakeScheduler
     objects: Path
     http: httpx.AsyncClient

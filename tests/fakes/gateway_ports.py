@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from easel_kit import ids
-from easel_kit.errors import InsufficientCredits, NotFound
+from easel_kit.errors import NotFound
 from easel_kit.ids import ImageId, JobId, ModelKey, UserId
-from gateway.domain.account import (
-    Account,
-    Balance,
-    Entitlements,
-    Hold,
-    HoldState,
-    LedgerPage,
-    PlacedHolds,
-    Plan,
-)
+from gateway.domain.account import Entitlements
 from gateway.domain.catalogue import Model, ModelDefaults, Size
 from gateway.domain.generation import Generation
 from gateway.domain.job import (
@@ -30,6 +21,7 @@ from gateway.domain.job import (
     JobPage,
     JobState,
     JobUpdate,
+    Outlook,
     Timeline,
 )
 from gateway.domain.library import Cursor, JobEvent, Picture, PictureKind, PicturePage
@@ -49,25 +41,6 @@ class MovedClock:
 
     def monotonic(self) -> float:
         return self.elapsed_s
-
-
-def plan(key: str = "free", requests_per_minute: int = 60) -> Plan:
-    return Plan(
-        key=key,
-        version=1,
-        name=key.title(),
-        price_cents=0,
-        currency="usd",
-        monthly_millicredits=1000,
-        priority=1,
-        weight=1,
-        max_running=1,
-        max_waiting=2,
-        queue_time_s=60,
-        max_pixels=4096,
-        max_images=1,
-        requests_per_minute=requests_per_minute,
-    )
 
 
 def model(key: str = "shapes-64", **changed: object) -> Model:
@@ -199,46 +172,26 @@ class FakeJobs:
 
 
 @dataclass
-class FakeHolds:
-    """Billing: a price of 40 out of what is available."""
+class FakeLine:
+    """The scheduler's counts and forecasts: as many of the user's jobs as `open` says."""
 
-    available: int = 1000
-    holds: dict[JobId, Hold] = field(default_factory=dict)
+    open: int = 0
+    eta_seconds: float | None = 2.5
     fault: Exception | None = None
+    foreseen: list[Generation] = field(default_factory=list)
 
-    async def place_holds(
-        self, user_id: UserId, generations: Mapping[JobId, Generation]
-    ) -> PlacedHolds:
-        del user_id
-        price = 40 * len(generations)
-        if self.available < price:
-            raise InsufficientCredits(price, self.available)
-        self.available -= price
-        holds = {
-            job_id: Hold(
-                job_id=job_id,
-                state=HoldState.OPEN,
-                amount_millicredits=40,
-                captured_millicredits=0,
-            )
-            for job_id in generations
-        }
-        self.holds |= holds
-        return PlacedHolds(holds, Entitlements(1, plan()))
-
-    async def release_holds(self, job_ids: Sequence[JobId], reason: str) -> None:
-        assert reason == "refused"
+    async def count(self, user_id: UserId, batch_ids: Sequence[str]) -> dict[JobState, int]:
+        assert (user_id, batch_ids) == (ALICE, ())
         if self.fault is not None:
             raise self.fault
-        for job_id in job_ids:
-            self.available += 40
-            self.holds[job_id] = replace(self.holds[job_id], state=HoldState.RELEASED)
+        return {JobState.QUEUED: self.open, JobState.RUNNING: 0, JobState.FAILED: 9}
 
-    async def get_holds(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
-        del user_id
-        if self.fault is not None:
-            raise self.fault
-        return {job_id: self.holds[job_id] for job_id in job_ids if job_id in self.holds}
+    async def foresee(
+        self, user_id: UserId, entitlements: Entitlements, generation: Generation
+    ) -> Outlook:
+        assert (user_id, entitlements.version) == (ALICE, 1)
+        self.foreseen.append(generation)
+        return Outlook(self.open + 1, self.eta_seconds)
 
 
 @dataclass
@@ -333,54 +286,6 @@ class FakeModels:
         if self.fault is not None:
             raise self.fault
         return tuple(self.models)
-
-
-@dataclass
-class FakeLedger:
-    """One account on one plan."""
-
-    plan: Plan = field(default_factory=plan)
-    fault: Exception | None = None
-    calls: list[str] = field(default_factory=list)
-
-    def _called(self, name: str) -> None:
-        self.calls.append(name)
-        if self.fault is not None:
-            raise self.fault
-
-    def _account(self, user_id: UserId) -> Account:
-        return Account(
-            user_id=user_id,
-            entitlements=Entitlements(1, self.plan),
-            balance=Balance(1000, 0),
-            opened_at=NOON,
-            renews_at=None,
-        )
-
-    async def get_account(self, user_id: UserId) -> Account:
-        self._called("get_account")
-        return self._account(user_id)
-
-    async def get_entitlements(self, user_id: UserId) -> Entitlements:
-        del user_id
-        self._called("get_entitlements")
-        return Entitlements(1, self.plan)
-
-    async def change_plan(self, user_id: UserId, plan_key: str) -> Account:
-        self._called("change_plan")
-        if plan_key not in {"free", "pro"}:
-            raise NotFound("plan", plan_key)
-        self.plan = plan(plan_key, requests_per_minute=600)
-        return self._account(user_id)
-
-    async def list_plans(self) -> tuple[Plan, ...]:
-        return (self.plan,)
-
-    async def list_ledger(
-        self, user_id: UserId, *, page_size: int, page_token: str, job_id: JobId | None
-    ) -> LedgerPage:
-        del user_id, page_size, page_token, job_id
-        return LedgerPage((), "")
 
 
 @dataclass

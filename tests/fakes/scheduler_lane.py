@@ -83,3 +83,7 @@ class RedisLane:
         """Where these jobs stand."""
         live = self._do(self._line.live(job_ids))
         return {job_id: one.position for job_id, one in live.items()}
+
+    def foresee(self, user: str, share: Share, cost_ms: int = 100) -> int:
+        """Where the next job of the user would stand."""
+        return self._do(self._line.foresee(UserId(user), share, cost_ms)).position

@@ -290,6 +290,16 @@ class MemoryQueue:
                 )
         return found
 
+    async def foresee(self, user_id: UserId, share: Share, cost_ms: int) -> Live:
+        """See `ports.Line`. As `live`: behind all that wait."""
+        del user_id, share
+        self._reach()
+        place = len(self._policy.waiting()) + 1
+        pace = await self.pace()
+        return Live(
+            running=False, attempts=0, position=place, eta_s=eta_waiting_s(place, cost_ms, pace)
+        )
+
     def _is_parked(self, attempt_id: AttemptId) -> bool:
         seat = self._seats.seat(attempt_id)
         return seat is not None and seat.state is SeatState.PARKED

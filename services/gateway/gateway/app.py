@@ -12,7 +12,9 @@ from starlette.middleware.cors import CORSMiddleware
 from easel_kit.errors import DomainError
 from gateway.web import (
     account,
+    billing,
     docs,
+    estimates,
     events,
     generations,
     health,
@@ -20,6 +22,7 @@ from gateway.web import (
     models,
     objects,
     queue,
+    webhooks,
 )
 from gateway.web.context import Services
 from gateway.web.middleware import Edge
@@ -75,7 +78,19 @@ def build_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
-    for module in (generations, queue, events, images, models, account, health, docs):
+    for module in (
+        estimates,
+        generations,
+        queue,
+        events,
+        images,
+        models,
+        account,
+        billing,
+        webhooks,
+        health,
+        docs,
+    ):
         app.include_router(module.router)
     if expose_metrics:
         app.include_router(health.metrics_router)
@@ -89,9 +104,16 @@ def build_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Prefer", "Last-Event-ID"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "Prefer",
+            ],
             expose_headers=[
+                "Content-Disposition",
                 "Location",
                 "Preference-Applied",
                 "RateLimit",
@@ -105,6 +127,9 @@ def build_app(
         Edge,
         max_requests=max_requests,
         max_body_bytes=max_body_bytes,
-        larger_bodies={("POST", images.UPLOAD_PATH): max_upload_bytes},
+        other_bodies={
+            ("POST", images.UPLOAD_PATH): max_upload_bytes,
+            ("POST", webhooks.STRIPE_PATH): webhooks.MAX_STRIPE_BYTES,
+        },
     )
     return app

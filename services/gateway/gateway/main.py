@@ -26,13 +26,17 @@ from gateway.app import build_app
 from gateway.auth import JwtVerifier
 from gateway.clients.billing import BillingClient
 from gateway.clients.darkroom import PillowDarkroom
+from gateway.clients.payments import PaymentsClient
 from gateway.clients.scheduler import SchedulerClient
 from gateway.jwks import JwksCache
 from gateway.loop import follow_feed
 from gateway.ratelimit import open_rate_limiter
 from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
+from gateway.service.estimates import Estimates
 from gateway.service.generations import Generations
+from gateway.service.orders import Orders
+from gateway.service.payments import Notices, Purchases
 from gateway.service.pictures import Pictures
 from gateway.service.uploads import Uploads
 from gateway.settings import JwtSettings, Settings
@@ -78,17 +82,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
         pool = await stack.enter_async_context(
             open_pool(database_url, schema=SCHEMA, name="gateway")
         )
-        timeout_s = settings.rpc_timeout_s
-        scheduler = SchedulerClient(
-            await stack.enter_async_context(
-                open_channel(settings.scheduler_address, default_timeout_s=timeout_s)
-            )
-        )
-        billing = BillingClient(
-            await stack.enter_async_context(
-                open_channel(settings.billing_address, default_timeout_s=timeout_s)
-            )
-        )
+        scheduler, billing, payments = await _clients(stack, settings)
         objects = settings.objects
         if not objects.public_url:
             objects = objects.model_copy(update={"public_url": settings.public_url})
@@ -106,9 +100,11 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
         )
         library = PostgresLibrary(pool)
         catalogue = Catalogue(scheduler, clock)
-        generations = Generations(scheduler, billing, library, catalogue, stop)
+        orders = Orders(library, catalogue)
+        generations = Generations(scheduler, billing, library, orders, stop)
         services = Services(
             generations=generations,
+            estimates=Estimates(orders, billing, billing, scheduler, scheduler),
             line=scheduler,
             catalogue=catalogue,
             accounts=Accounts(
@@ -117,6 +113,9 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
                 trust_plan_claim=settings.trust_plan_claim,
                 default_requests_per_minute=settings.default_requests_per_minute,
             ),
+            usage=billing,
+            purchases=Purchases(payments, settings.origins()),
+            notices=Notices(payments, at_once=settings.max_webhooks),
             pictures=Pictures(library, store),
             uploads=Uploads(darkroom, library, store, clock, at_once=settings.max_uploads),
             verifier=_verifier(settings.jwt, keys),
@@ -142,6 +141,23 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
         port = await stack.enter_async_context(_http(settings, app, tasks, stop))
         _log.info("service.ready", port=port)
         yield port
+
+
+async def _clients(
+    stack: AsyncExitStack, settings: Settings
+) -> tuple[SchedulerClient, BillingClient, PaymentsClient]:
+    timeout_s = settings.rpc_timeout_s
+    to_scheduler = await stack.enter_async_context(
+        open_channel(settings.scheduler_address, default_timeout_s=timeout_s)
+    )
+    to_billing = await stack.enter_async_context(
+        open_channel(settings.billing_address, default_timeout_s=timeout_s)
+    )
+    return (
+        SchedulerClient(to_scheduler),
+        BillingClient(to_billing),
+        PaymentsClient(to_billing, timeout_s=settings.payment_timeout_s),
+    )
 
 
 def _keys(settings: JwtSettings, client: httpx.AsyncClient, clock: SystemClock) -> JwksCache:

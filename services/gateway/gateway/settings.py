@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from easel_kit.errors import InvalidInput
 from easel_kit.objects import ObjectSettings
 from easel_kit.settings import ServiceSettings, Target
+from gateway.domain.money import ReturnOrigins
 
 
 def _split(value: object) -> object:
@@ -73,6 +83,19 @@ class Settings(ServiceSettings):
         description="A token's claim easel:plan moves its user to that plan. Local stacks only.",
     )
     cors_origins: Names = Field((), description="Web origins that may call; * is any.")
+    return_origins: Names = Field(
+        (),
+        description="Web origins that Stripe's pages may lead back to, besides public_url's own.",
+    )
+    payment_timeout_s: float = Field(
+        20.0,
+        gt=0,
+        le=60,
+        description="Seconds of a call behind which Stripe stands, retries in.",
+    )
+    max_webhooks: int = Field(
+        64, gt=0, description="Webhooks with billing at once; over it: 503, and Stripe sends again."
+    )
     trusted_proxies: str = Field(
         "", description="Addresses (commas) whose X-Forwarded-For counts; * is any."
     )
@@ -104,3 +127,16 @@ class Settings(ServiceSettings):
     max_requests: int = Field(
         2048, gt=0, description="Served at once, event streams included; over it: 503."
     )
+
+    @field_validator("public_url", "return_origins")
+    @classmethod
+    def _is_absolute(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        try:
+            ReturnOrigins.of(*((value,) if isinstance(value, str) else value))
+        except InvalidInput as error:
+            raise ValueError(error.reason) from error
+        return value
+
+    def origins(self) -> ReturnOrigins:
+        """Where pages to pay on may lead back to."""
+        return ReturnOrigins.of(self.public_url, *self.return_origins)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from easel.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
+from easel.billing.v1.payments_pb2_grpc import add_PaymentServiceServicer_to_server
 from easel.scheduler.v1.events_pb2_grpc import add_EventServiceServicer_to_server
 from easel.scheduler.v1.jobs_pb2_grpc import add_JobServiceServicer_to_server
 from easel_kit import migrations
@@ -19,8 +20,10 @@ from easel_kit.rpc.server import build_server
 from gateway import main
 from gateway.settings import Settings
 from tests.fakes.gateway import Gateway, Start, until_ready
+from tests.fakes.gateway_billing import FakeBilling
 from tests.fakes.gateway_issuer import AUDIENCE, Issuer
-from tests.fakes.gateway_rpc import FakeBilling, FakeScheduler
+from tests.fakes.gateway_payments import FakePayments
+from tests.fakes.gateway_scheduler import FakeScheduler
 
 MIGRATIONS = Path(main.__file__).parent / "migrations"
 
@@ -47,6 +50,7 @@ def start(database_url: str, issuer: Issuer, tmp_path: Path) -> Start:
     @contextlib.asynccontextmanager
     async def starting(*, wait_ready: bool = True, **changed: object) -> AsyncIterator[Gateway]:
         billing, scheduler = FakeBilling(), FakeScheduler()
+        payments = FakePayments(billing)
         objects = tmp_path / "objects"
         objects.mkdir(exist_ok=True)
         key_file = tmp_path / "signing-key"
@@ -54,6 +58,7 @@ def start(database_url: str, issuer: Issuer, tmp_path: Path) -> Start:
         async with contextlib.AsyncExitStack() as stack:
             server = build_server()
             add_BillingServiceServicer_to_server(billing, server.grpc)
+            add_PaymentServiceServicer_to_server(payments, server.grpc)
             add_JobServiceServicer_to_server(scheduler, server.grpc)
             add_EventServiceServicer_to_server(scheduler, server.grpc)
             rpc = await stack.enter_async_context(server.serving("127.0.0.1:0", [], grace_s=0.1))
@@ -79,7 +84,7 @@ def start(database_url: str, issuer: Issuer, tmp_path: Path) -> Start:
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10))
             if wait_ready:
                 await until_ready(http)
-            yield Gateway(url, stop, issuer, billing, scheduler, objects, http)
+            yield Gateway(url, stop, issuer, billing, payments, scheduler, objects, http)
 
     return starting
 

@@ -181,6 +181,8 @@ async def test_browsers_of_named_origins_may_call(start: Start) -> None:
     async with start(cors_origins=("https://app.example",)) as gateway:
         allowed = await gateway.http.options("/v1/generations", headers=ask)
         assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+        assert "PATCH" in allowed.headers["access-control-allow-methods"]
+        assert "Idempotency-Key" in allowed.headers["access-control-allow-headers"]
         other = await gateway.http.options(
             "/v1/generations", headers=ask | {"Origin": "https://evil.example"}
         )

@@ -197,9 +197,12 @@ async def test_the_account_and_its_ledger(gateway: Gateway) -> None:
     assert me["credits"] == {
         "available_millicredits": 960,
         "held_millicredits": 40,
+        "debt_millicredits": 0,
         "available_credits": "0.960",
         "held_credits": "0.040",
+        "debt_credits": "0.000",
     }
+    assert me["subscription"] is None
     path = "/v1/billing/ledger"
     ledger = (await gateway.http.get(path, params={"job_id": job}, headers=gateway.auth())).json()
     assert [(line["reference"], line["millicredits"]) for line in ledger["items"]] == [(job, -40)]

@@ -168,6 +168,22 @@ async def test_a_wrong_field_is_named(stack: SchedulerStack, path: str, value: o
     assert refused.value.field == path
 
 
+async def test_what_a_job_is_told_can_be_asked_before(stack: SchedulerStack) -> None:
+    wanted = submission()
+    request = jobs_pb2.EstimateJobRequest(
+        user_id=ALICE, entitlements=entitlements(), cost_ms=wanted.cost_ms
+    )
+    before = await stack.jobs.EstimateJob(request)
+    assert (before.position, before.HasField("eta_seconds")) == (1, False)  # nobody works
+    (job,) = await stack.submit(wanted)
+    assert (await stack.get(job.id)).position == before.position
+    assert (await stack.jobs.EstimateJob(request)).position == 2
+    for wrong, field in ((0, "cost_ms"), (2**62, "cost_ms")):
+        request.cost_ms = wrong
+        with pytest.raises(InvalidInput, match=field):
+            await stack.jobs.EstimateJob(request)
+
+
 async def test_lists_are_bounded_and_an_adapter_stands_once(stack: SchedulerStack) -> None:
     for field, most in (("loras", 8), ("controls", 4)):
         wanted = submission()

@@ -101,3 +101,23 @@ def test_positions_stay_near_through_ends_of_all_kinds(
         line.add(f"{random.choice(list(TIERS))}-{random.randint(0, 2)}")
     errors = line.errors()
     assert sum(abs(error) <= 2 for error in errors) >= 0.9 * len(errors), errors
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_foreseen_is_what_a_submit_is_told(redis_url: str, seed: int) -> None:
+    random, lane = Random(seed), RedisLane(redis_url)
+    running: list[Waiting] = []
+    for _ in range(120):
+        tier = random.choice(list(TIERS))
+        plan = TIERS[tier]
+        user, share = f"{tier}-{random.randint(0, 2)}", Share(1, plan.priority, plan.weight, 2)
+        foreseen = lane.foresee(user, share)
+        assert lane.foresee(user, share) == foreseen, "looking changes nothing"
+        job = lane.add(user, share)
+        assert lane.positions([job.job_id])[job.job_id] == foreseen
+        for _ in range(random.randint(0, 2)):
+            claimed = lane.claim()
+            running += [claimed] if claimed else []
+        while running and random.random() < 0.5:
+            lane.end(running.pop(random.randrange(len(running))), random.choice((0.5, 1.0)))
+    lane.close()

@@ -4,16 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from easel_kit.errors import (
-    DependencyDown,
-    Forbidden,
-    InvalidInput,
-    InvalidState,
-    NotFound,
-    Overloaded,
-)
-from easel_kit.ids import UserId
-from gateway.domain.account import Account
+from easel_kit.errors import DependencyDown, Forbidden, InvalidInput, NotFound, Overloaded
 from gateway.domain.identity import Identity
 from gateway.domain.library import Picture, pictures_of_job
 from gateway.domain.wish import Wish
@@ -21,18 +12,17 @@ from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
 from gateway.service.memory import Recent
 from gateway.service.pictures import Pictures
+from tests.fakes.gateway_money import FakeLedger, plan
 from tests.fakes.gateway_ports import (
     ALICE,
     MALLORY,
     NOON,
-    FakeLedger,
     FakeLibrary,
     FakeModels,
     FakeObjects,
     MovedClock,
     finished,
     model,
-    plan,
 )
 
 AWAY = DependencyDown("away")
@@ -78,20 +68,13 @@ async def test_an_unknown_plan_is_refused_and_an_outage_is_not() -> None:
     assert ledger.plan.key == "pro"
 
 
-class SubscribersLedger(FakeLedger):
-    """A ledger whose plan is paid for by a subscription."""
-
-    async def change_plan(self, user_id: UserId, plan_key: str) -> Account:
-        self.calls.append("change_plan")
-        raise InvalidState(f"a subscription pays for the plan of {user_id}, not for {plan_key}")
-
-
-async def test_a_plan_that_a_subscription_pays_for_is_left() -> None:
-    ledger = SubscribersLedger(plan=plan("pro", requests_per_minute=600))
+async def test_a_plan_that_a_subscription_pays_for_counts_for_more_than_a_claim() -> None:
+    ledger = FakeLedger(plan=plan("pro", requests_per_minute=600), subscribed=True)
     service = accounts(ledger, MovedClock())
     for _ in range(2):
         await service.admit(Identity(ALICE, "free"))
     assert ledger.calls == ["get_account", "change_plan"]
+    assert ledger.plan.key == "pro"
     assert await service.requests_per_minute(ALICE) == 600
 
 
@@ -116,7 +99,7 @@ async def test_a_stranger_gets_the_default_limit_while_billing_is_away() -> None
 async def test_account_plans_and_ledger_are_billings() -> None:
     service = accounts(FakeLedger(), MovedClock())
     assert (await service.account(ALICE)).user_id == ALICE
-    assert [found.key for found in await service.plans()] == ["free"]
+    assert [found.key for found in (await service.offers()).plans] == ["free"]
     page = await service.ledger(ALICE, page_size=20, page_token="", job_id=None)
     assert page.lines == ()
 

@@ -15,10 +15,11 @@ from gateway.domain.wish import InitWish, Wish
 from gateway.service import generations as module
 from gateway.service.catalogue import Catalogue
 from gateway.service.generations import Generations
+from gateway.service.orders import Orders
+from tests.fakes.gateway_money import FakeHolds
 from tests.fakes.gateway_ports import (
     ALICE,
     MALLORY,
-    FakeHolds,
     FakeJobs,
     FakeLibrary,
     FakeModels,
@@ -42,7 +43,8 @@ class Bench:
         self.jobs.go_on.set()
         models = FakeModels([model(features=tuple(Feature))])
         catalogue = Catalogue(models, MovedClock())
-        self.service = Generations(self.jobs, self.holds, self.library, catalogue, self.stop)
+        orders = Orders(self.library, catalogue)
+        self.service = Generations(self.jobs, self.holds, self.library, orders, self.stop)
 
     def keep(self, kept: Job) -> Job:
         self.jobs.jobs[kept.id] = kept

@@ -25,9 +25,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_the_environment_is_read(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("GATEWAY_CORS_ORIGINS", "https://a.example, https://b.example")
     environment.setenv("GATEWAY_REDIS_URL", "")
+    environment.setenv("GATEWAY_PUBLIC_URL", "https://easel.example/api")
+    environment.setenv("GATEWAY_RETURN_ORIGINS", "http://localhost:3000/, https://easel.example")
     settings = load_settings(Settings)
     assert settings.cors_origins == ("https://a.example", "https://b.example")
     assert settings.jwt.audience == "easel"
+    assert settings.origins().allowed == {"https://easel.example", "http://localhost:3000"}
     assert "hidden" not in repr(settings)
 
 
@@ -39,6 +42,8 @@ def test_the_environment_is_read(environment: pytest.MonkeyPatch) -> None:
         ("JWT__ISSUER", "", "GATEWAY_JWT__ISSUER"),
         ("BILLING_ADDRESS", "billing", "GATEWAY_BILLING_ADDRESS"),
         ("RPC_TIMEOUT_S", "0", "GATEWAY_RPC_TIMEOUT_S"),
+        ("PUBLIC_URL", "easel.example", "GATEWAY_PUBLIC_URL"),
+        ("RETURN_ORIGINS", "https://a.example, //b.example", "GATEWAY_RETURN_ORIGINS"),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -9,7 +9,7 @@ import pytest
 
 from easel_kit.errors import DependencyDown
 from easel_local.cli.client import Easel, Refused
-from easel_local.cli.demo import Wish, timeline
+from easel_local.cli.demo import Wish, charges, timeline
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -133,15 +133,40 @@ async def test_a_stream_of_an_unknown_job_is_refused() -> None:
             pytest.fail("there are no events")
 
 
-async def test_the_balance_is_read_once_nothing_is_held() -> None:
-    held = [1024, 1024, 0]
+HOLD = {"kind": "hold", "millicredits": -410}
 
-    def answer(_request: httpx.Request) -> httpx.Response:
-        account = {"available_millicredits": 5000, "held_millicredits": held.pop(0)}
-        return httpx.Response(200, json={"credits": account})
 
-    assert (await easel(answer).settled_credits())["held_millicredits"] == 0
-    assert held == []
+async def test_the_ledger_is_read_once_the_hold_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("easel_local.cli.client._POLL_S", 0)
+    pages = [[], [HOLD], [{"kind": "capture", "millicredits": 0}, HOLD]]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.params["job_id"] == "job_1"
+        return httpx.Response(200, json={"items": pages.pop(0)})
+
+    assert len(await easel(answer).settled_lines("job_1")) == 2
+    assert pages == []
+
+
+async def test_a_hold_that_does_not_end_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("easel_local.cli.client._SETTLE_DEADLINE_S", -1)
+    answer = httpx.Response(200, json={"items": [HOLD]})
+    assert await easel(lambda _: answer).settled_lines("job_1") == [HOLD]
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        ([{"kind": "capture", "millicredits": 0}], "0.410 held, 0.410 charged, 49.590 left"),
+        ([{"kind": "capture", "millicredits": 164}], "0.410 held, 0.246 charged, 49.590 left"),
+        ([{"kind": "release", "millicredits": 410}], "0.410 held, 0.000 charged, 49.590 left"),
+        ([], "0.410 held, not charged yet, 49.590 left"),
+    ],
+)
+def test_hold_charge_and_balance_are_told(ended: list[dict[str, object]], told: str) -> None:
+    assert charges([*ended, HOLD], 49_590) == told
 
 
 async def test_a_picture_is_fetched_through_its_signed_url() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from easel_kit.errors import DependencyDown, InvalidInput, NotFound, Overloaded
 from easel_kit.ids import UserId, new_job_id
-from scheduler.domain.job import Cursor, EventType, JobState
+from scheduler.domain.job import Cursor, Entitlements, EventType, JobState
 from scheduler.domain.lease import Ended, Outcome
 from scheduler.domain.line import Progress
 from scheduler.domain.selection import Filter, Selection
@@ -168,6 +168,17 @@ async def test_positions_are_left_when_the_queue_is_away(house: House) -> None:
         house.queue.away = False
         await house.operations.cancel(ALICE, job.id)
         assert (await reading).job.state is JobState.CANCELLED
+
+
+async def test_a_job_is_foreseen_but_not_by_a_queue_that_is_away(house: House) -> None:
+    plan = Entitlements(1, 0, 1, 1, 2, 60)
+    for _ in range(2):
+        found = await house.jobs.foresee(ALICE, plan, 100)
+        assert found is not None
+        assert found.position == 1
+    house.queue.away = True
+    assert await house.jobs.foresee(ALICE, plan, 100) is None
+    assert house.seen.names()[-1] == "trouble foresee"
 
 
 async def test_watchers_are_bounded_and_sent_away_at_the_end(house: House) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import httpx
@@ -20,6 +20,7 @@ _SETTLE_DEADLINE_S = 15.0
 _POLL_S = 0.2
 _MORE_TRIES = 3
 _RETRY_S = 0.5
+_SETTLED = frozenset({"capture", "release"})
 LAST_EVENTS = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -69,16 +70,20 @@ class Easel:
         found: dict[str, int] = account["credits"]
         return found
 
-    async def settled_credits(self) -> dict[str, int]:
-        """As `credits`, once nothing is held any more, or after 15 seconds.
+    async def settled_lines(self, job_id: str) -> list[dict[str, Any]]:
+        """The job's ledger lines, once its hold has ended, or as they are after 15 seconds.
 
         Billing settles when it reads of the job's end, a moment after the job ended.
+
+        Raises:
+            DependencyDown: a service failed.
         """
         deadline = time.monotonic() + _SETTLE_DEADLINE_S
         while True:
-            found = await self.credits()
-            if found["held_millicredits"] == 0 or time.monotonic() > deadline:
-                return found
+            page = await self._json("GET", f"/v1/billing/ledger?job_id={job_id}")
+            lines: list[dict[str, Any]] = page["items"]
+            if is_settled(lines) or time.monotonic() > deadline:
+                return lines
             await asyncio.sleep(_POLL_S)
 
     async def events(self, job_id: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
@@ -143,6 +148,11 @@ class Easel:
             )
         except httpx.HTTPError as error:
             raise DependencyDown(f"{method} {path}: {type(error).__name__} {error}") from error
+
+
+def is_settled(lines: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether these ledger lines of a job tell how its hold has ended."""
+    return any(line["kind"] in _SETTLED for line in lines)
 
 
 def _raise_for(response: httpx.Response) -> None:

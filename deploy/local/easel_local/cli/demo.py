@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from easel_kit.errors import DependencyDown, DomainError
-from easel_local.cli.client import Easel, Refused
+from easel_local.cli.client import Easel, Refused, is_settled
 from easel_local.cli.up import running_stack
 from easel_local.runner.settings import LocalSettings
 from easel_local.runner.stack import Stack
@@ -127,8 +127,10 @@ async def _make(stack: Stack, wish: Wish, console: Console) -> None:
         image = finished["images"][0]
         picture = await easel.picture(image["url"])
         await asyncio.to_thread(wish.out.write_bytes, picture)
-        after = await easel.settled_credits()
+        lines = await easel.settled_lines(str(job["id"]))
+        after = await easel.credits()
     _tell(console, wish, finished, before, after)
+    _row(console, "credits", charges(lines, after["available_millicredits"]))
 
 
 async def _token(http: httpx.AsyncClient, url: str, wish: Wish) -> str:
@@ -190,10 +192,23 @@ def _tell(
         ("balance", f"{_credits(_owned(before))} -> {_credits(_owned(after))} credits"),
     )
     for title, text in rows:
-        console.print(f"{title:<10}{text}", markup=False, soft_wrap=True)
-    if after["held_millicredits"]:
-        held = _credits(after["held_millicredits"])
-        console.print(f"{'':<10}{held} credits are still held", markup=False)
+        _row(console, title, text)
+
+
+def _row(console: Console, title: str, text: str) -> None:
+    console.print(f"{title:<10}{text}", markup=False, soft_wrap=True)
+
+
+def charges(lines: Sequence[Mapping[str, Any]], left: int) -> str:
+    """What the ledger says of a job's price, and what can be spent after it (`left`).
+
+    The lines of a job are changes of what can be spent: its hold takes the price, its end gives
+    back what is not charged, so what is charged is what they come to.
+    """
+    held = sum(-line["millicredits"] for line in lines if line["kind"] == "hold")
+    charged = -sum(line["millicredits"] for line in lines)
+    told = f"{_credits(charged)} charged" if is_settled(lines) else "not charged yet"
+    return f"{_credits(held)} held, {told}, {_credits(left)} left"
 
 
 def timeline(moments: dict[str, str | None]) -> str:

@@ -269,7 +269,12 @@ def _gateway(settings: LocalSettings, state: State, places: Places) -> Service:
         env=_common("GATEWAY", "gateway", places)
         | _database("gateway", state, places)
         | _gateway_wiring(settings, state, places),
-        defaults=_defaults("GATEWAY", settings),
+        defaults=_defaults("GATEWAY", settings)
+        # the same door under its other name, and where front ends are usually developed
+        | {
+            "GATEWAY_RETURN_ORIGINS": f"http://localhost:{places.ports['gateway']},"
+            "http://localhost:3000,http://localhost:5173"
+        },
         health=Health("http", f"http://{places.address('gateway')}/readyz"),
         needs=("migrate-gateway",),
         stage=_DOOR_STAGE,

@@ -1,35 +1,33 @@
-"""Billing over gRPC: the ports `Holds` and `Ledger`."""
+"""Billing over gRPC: the ports `Holds`, `Quotes`, `Ledger` and `Usage`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from easel.billing.v1 import billing_pb2 as pb
 from easel.billing.v1.billing_pb2_grpc import BillingServiceStub
 from easel_kit.errors import InvalidInput
-from easel_kit.ids import JobId, ModelKey, UserId
-from gateway.domain.account import (
-    Account,
-    Balance,
-    Entitlements,
-    Hold,
-    HoldState,
-    LedgerLine,
-    LedgerPage,
-    PlacedHolds,
-    Plan,
+from easel_kit.ids import JobId, UserId
+from gateway.clients.accounts import (
+    account,
+    entitlements,
+    hold,
+    ledger_line,
+    offers,
+    usage_line,
+    work_to_wire,
 )
-from gateway.domain.generation import Generation, is_plain, passes, pixel_steps
+from gateway.domain.account import Account, Entitlements, Hold, LedgerPage, PlacedHolds
+from gateway.domain.generation import Generation
+from gateway.domain.money import Month, Offers, UsagePage
 
-_HOLD_STATES = {
-    pb.HOLD_STATE_OPEN: HoldState.OPEN,
-    pb.HOLD_STATE_CAPTURED: HoldState.CAPTURED,
-    pb.HOLD_STATE_RELEASED: HoldState.RELEASED,
-}
+# What billing's fields are called at the gateway's door.
+_DOOR_NAMES = {"page_token": "cursor", "page_size": "limit", "year": "month"}
+# Of a whole statement: tens of thousands of lines and a slow reader.
+_STATEMENT_TIMEOUT_S = 120.0
 
 
 class BillingClient:
@@ -42,52 +40,91 @@ class BillingClient:
     async def get_account(self, user_id: UserId) -> Account:
         """See `gateway.ports.Ledger`."""
         answer = await self._stub.GetAccount(pb.GetAccountRequest(user_id=user_id))
-        return _account(answer.account)
+        return account(answer.account)
 
     async def get_entitlements(self, user_id: UserId) -> Entitlements:
         """See `gateway.ports.Ledger`."""
         answer = await self._stub.GetEntitlements(pb.GetEntitlementsRequest(user_id=user_id))
-        return _entitlements(answer.entitlements)
+        return entitlements(answer.entitlements)
 
     async def change_plan(self, user_id: UserId, plan_key: str) -> Account:
         """See `gateway.ports.Ledger`."""
         answer = await self._stub.ChangePlan(
             pb.ChangePlanRequest(user_id=user_id, plan_key=plan_key)
         )
-        return _account(answer.account)
+        return account(answer.account)
 
-    async def list_plans(self) -> tuple[Plan, ...]:
+    async def list_offers(self) -> Offers:
         """See `gateway.ports.Ledger`."""
-        answer = await self._stub.ListPlans(pb.ListPlansRequest())
-        return tuple(_plan(plan) for plan in answer.plans)
+        return offers(await self._stub.ListPlans(pb.ListPlansRequest()))
 
     async def list_ledger(
         self, user_id: UserId, *, page_size: int, page_token: str, job_id: JobId | None
     ) -> LedgerPage:
         """See `gateway.ports.Ledger`."""
+        request = pb.ListLedgerRequest(
+            user_id=user_id, page_size=page_size, page_token=page_token, job_id=job_id or ""
+        )
         try:
-            answer = await self._stub.ListLedger(
-                pb.ListLedgerRequest(
-                    user_id=user_id, page_size=page_size, page_token=page_token, job_id=job_id or ""
-                )
-            )
+            answer = await self._stub.ListLedger(request)
         except InvalidInput as error:
             raise _as_caller_said(error) from error
-        return LedgerPage(tuple(_line(line) for line in answer.lines), answer.next_page_token)
+        return LedgerPage(tuple(ledger_line(line) for line in answer.lines), answer.next_page_token)
+
+    async def list_usage(
+        self,
+        user_id: UserId,
+        *,
+        since: datetime | None,
+        until: datetime | None,
+        page_size: int,
+        page_token: str,
+    ) -> UsagePage:
+        """See `gateway.ports.Usage`."""
+        request = pb.ListUsageRequest(user_id=user_id, page_size=page_size, page_token=page_token)
+        if since is not None:
+            request.since.FromDatetime(since)
+        if until is not None:
+            request.until.FromDatetime(until)
+        try:
+            answer = await self._stub.ListUsage(request)
+        except InvalidInput as error:
+            raise _as_caller_said(error) from error
+        return UsagePage(
+            tuple(usage_line(line) for line in answer.lines),
+            answer.next_page_token,
+            answer.jobs,
+            answer.charged_millicredits,
+        )
+
+    async def statement(self, user_id: UserId, month: Month) -> AsyncGenerator[bytes, None]:
+        """See `gateway.ports.Usage`."""
+        request = pb.GetStatementRequest(user_id=user_id, year=month.year, month=month.month)
+        call = self._stub.GetStatement(request, timeout=_STATEMENT_TIMEOUT_S)
+        try:
+            async for part in call:
+                yield part.data
+        except InvalidInput as error:
+            raise _as_caller_said(error) from error
+        finally:
+            call.cancel()
+
+    async def quote(self, user_id: UserId, generation: Generation) -> int:
+        """See `gateway.ports.Quotes`."""
+        request = pb.QuoteRequest(user_id=user_id, work=work_to_wire(generation))
+        return (await self._stub.Quote(request)).millicredits
 
     async def place_holds(
         self, user_id: UserId, generations: Mapping[JobId, Generation]
     ) -> PlacedHolds:
         """See `gateway.ports.Holds`."""
         jobs = [
-            pb.JobWork(job_id=job_id, work=_work(generation))
+            pb.JobWork(job_id=job_id, work=work_to_wire(generation))
             for job_id, generation in generations.items()
         ]
         answer = await self._stub.PlaceHolds(pb.PlaceHoldsRequest(user_id=user_id, jobs=jobs))
-        holds = [_hold(hold) for hold in answer.holds]
-        return PlacedHolds(
-            {hold.job_id: hold for hold in holds}, _entitlements(answer.entitlements)
-        )
+        holds = [hold(one) for one in answer.holds]
+        return PlacedHolds({one.job_id: one for one in holds}, entitlements(answer.entitlements))
 
     async def release_holds(self, job_ids: Sequence[JobId], reason: str) -> None:
         """See `gateway.ports.Holds`."""
@@ -96,80 +133,9 @@ class BillingClient:
     async def get_holds(self, user_id: UserId, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
         """See `gateway.ports.Holds`."""
         answer = await self._stub.GetHolds(pb.GetHoldsRequest(user_id=user_id, job_ids=job_ids))
-        holds = [_hold(hold) for hold in answer.holds]
-        return {hold.job_id: hold for hold in holds}
+        holds = [hold(one) for one in answer.holds]
+        return {one.job_id: one for one in holds}
 
 
 def _as_caller_said(error: InvalidInput) -> InvalidInput:
-    return InvalidInput("cursor", error.reason) if error.field == "page_token" else error
-
-
-def _work(generation: Generation) -> pb.Work:
-    last = passes(generation)[-1]
-    return pb.Work(
-        model_key=generation.model_key,
-        width_px=last.width_px,
-        height_px=last.height_px,
-        steps=generation.steps,
-        image_count=generation.image_count,
-        pixel_steps=0 if is_plain(generation) else pixel_steps(generation),
-    )
-
-
-def _time(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)
-
-
-def _plan(plan: pb.Plan) -> Plan:
-    return Plan(
-        key=plan.key,
-        version=plan.version,
-        name=plan.name,
-        price_cents=plan.price_cents,
-        currency=plan.currency,
-        monthly_millicredits=plan.monthly_millicredits,
-        priority=plan.priority,
-        weight=plan.weight,
-        max_running=plan.max_running,
-        max_waiting=plan.max_waiting,
-        queue_time_s=plan.queue_time_s,
-        max_pixels=plan.max_pixels,
-        max_images=plan.max_images,
-        requests_per_minute=plan.requests_per_minute,
-        model_keys=tuple(ModelKey(key) for key in plan.model_keys),
-    )
-
-
-def _entitlements(entitlements: pb.Entitlements) -> Entitlements:
-    return Entitlements(entitlements.version, _plan(entitlements.plan))
-
-
-def _account(account: pb.Account) -> Account:
-    return Account(
-        user_id=UserId(account.user_id),
-        entitlements=_entitlements(account.entitlements),
-        balance=Balance(account.balance.available_millicredits, account.balance.held_millicredits),
-        opened_at=_time(account.opened_at) if account.HasField("opened_at") else None,
-        renews_at=_time(account.renews_at) if account.HasField("renews_at") else None,
-    )
-
-
-def _hold(hold: pb.Hold) -> Hold:
-    return Hold(
-        job_id=JobId(hold.job_id),
-        state=_HOLD_STATES[hold.state],
-        amount_millicredits=hold.amount_millicredits,
-        captured_millicredits=hold.captured_millicredits,
-    )
-
-
-def _line(line: pb.LedgerLine) -> LedgerLine:
-    return LedgerLine(
-        id=line.id,
-        booked_at=_time(line.booked_at),
-        kind=line.kind,
-        reference=line.reference,
-        millicredits=line.millicredits,
-        available_after_millicredits=line.available_after_millicredits,
-        description=line.description,
-    )
+    return InvalidInput(_DOOR_NAMES.get(error.field, error.field), error.reason)

@@ -1,4 +1,4 @@
-"""The scheduler over gRPC: the ports `Jobs`, `Line`, `Models` and `JobFeed`."""
+"""The scheduler over gRPC: the ports `Jobs`, `Line`, `Forecast`, `Models` and `JobFeed`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from easel.common.v1 import model_pb2
 from easel.scheduler.v1 import events_pb2, jobs_pb2
 from easel.scheduler.v1.events_pb2_grpc import EventServiceStub
 from easel.scheduler.v1.jobs_pb2_grpc import JobServiceStub
-from easel_kit.errors import InvalidInput
+from easel_kit.errors import DependencyDown, InvalidInput
 from easel_kit.ids import JobId, ModelKey, UserId
 from gateway.clients.generations import generation, generation_to_wire, image
 from gateway.domain.account import Entitlements
 from gateway.domain.catalogue import Model, ModelDefaults, Size
-from gateway.domain.generation import cost_ms
+from gateway.domain.generation import Generation, cost_ms
 from gateway.domain.job import (
     Batch,
     Job,
@@ -26,6 +26,7 @@ from gateway.domain.job import (
     JobPage,
     JobState,
     JobUpdate,
+    Outlook,
     Progress,
     Stopped,
     Timeline,
@@ -60,17 +61,9 @@ class SchedulerClient:
         self, user_id: UserId, batch: Batch, entitlements: Entitlements
     ) -> tuple[Job, ...]:
         """See `gateway.ports.Jobs`."""
-        plan = entitlements.plan
         request = jobs_pb2.SubmitJobsRequest(
             user_id=user_id,
-            entitlements=jobs_pb2.Entitlements(
-                version=entitlements.version,
-                priority=plan.priority,
-                weight=plan.weight,
-                max_running=plan.max_running,
-                max_waiting=plan.max_waiting,
-                queue_time_s=plan.queue_time_s,
-            ),
+            entitlements=_entitlements(entitlements),
             jobs=[
                 jobs_pb2.JobSubmission(
                     job_id=order.job_id,
@@ -178,6 +171,22 @@ class SchedulerClient:
         answer = await self._jobs.ClearJobs(jobs_pb2.ClearJobsRequest(user_id=user_id))
         return answer.cancelled, answer.pruned
 
+    async def foresee(
+        self, user_id: UserId, entitlements: Entitlements, generation: Generation
+    ) -> Outlook:
+        """See `gateway.ports.Forecast`."""
+        request = jobs_pb2.EstimateJobRequest(
+            user_id=user_id,
+            entitlements=_entitlements(entitlements),
+            cost_ms=cost_ms(generation),
+        )
+        answer = await self._jobs.EstimateJob(request)
+        if not answer.position:
+            raise DependencyDown("the queue does not answer")
+        return Outlook(
+            answer.position, answer.eta_seconds if answer.HasField("eta_seconds") else None
+        )
+
     async def list_models(self) -> tuple[Model, ...]:
         """See `gateway.ports.Models`."""
         answer = await self._jobs.ListModels(jobs_pb2.ListModelsRequest())
@@ -196,6 +205,18 @@ class SchedulerClient:
                 yield tuple(_event(event) for event in answer.events)
         finally:
             call.cancel()
+
+
+def _entitlements(entitlements: Entitlements) -> jobs_pb2.Entitlements:
+    plan = entitlements.plan
+    return jobs_pb2.Entitlements(
+        version=entitlements.version,
+        priority=plan.priority,
+        weight=plan.weight,
+        max_running=plan.max_running,
+        max_waiting=plan.max_waiting,
+        queue_time_s=plan.queue_time_s,
+    )
 
 
 def _job(job: jobs_pb2.Job) -> Job:

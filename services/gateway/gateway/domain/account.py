@@ -28,6 +28,8 @@ class Plan:
     max_pixels: int
     max_images: int
     requests_per_minute: int
+    storage_bytes: int
+    """Of pictures that the user may keep."""
     model_keys: tuple[ModelKey, ...] = ()
 
 
@@ -41,10 +43,21 @@ class Entitlements:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What can be spent, and what open holds have set aside."""
+    """What can be spent, what open holds have set aside, and what the next credits pay first."""
 
     available_millicredits: int
     held_millicredits: int
+    debt_millicredits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What pays for a plan, as the payment provider had it when billing last looked."""
+
+    status: str
+    plan_key: str
+    period_end: datetime | None
+    cancel_at_period_end: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +69,7 @@ class Account:
     balance: Balance
     opened_at: datetime | None
     renews_at: datetime | None
+    subscription: Subscription | None = None
 
 
 class HoldState(StrEnum):

@@ -135,6 +135,14 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where a job would stand if it were submitted now: as `Job` says it of one that waits."""
+
+    position: int
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobUpdate:
     """A job at one moment of being watched, with a small preview where there is one."""
 

@@ -14,8 +14,9 @@ from easel_kit.errors import (
     Overloaded,
 )
 from easel_kit.ids import JobId, UserId
-from gateway.domain.account import Account, LedgerPage, Plan
+from gateway.domain.account import Account, LedgerPage
 from gateway.domain.identity import Identity
+from gateway.domain.money import Offers
 from gateway.ports import Ledger
 from gateway.service.memory import Recent
 
@@ -46,6 +47,7 @@ class Accounts:
     async def admit(self, identity: Identity) -> None:
         """Moves the caller to the plan that the token claims, where that is trusted.
 
+        A plan that a subscription pays for stays: what is paid for counts for more than a claim.
         While billing does not answer the caller is let in as they are.
 
         Raises:
@@ -88,9 +90,9 @@ class Accounts:
         """The account, opened when the user is new."""
         return await self._ledger.get_account(user_id)
 
-    async def plans(self) -> tuple[Plan, ...]:
-        """Plans on offer, cheapest first."""
-        return await self._ledger.list_plans()
+    async def offers(self) -> Offers:
+        """Plans and packs on offer, cheapest first."""
+        return await self._ledger.list_offers()
 
     async def ledger(
         self, user_id: UserId, *, page_size: int, page_token: str, job_id: JobId | None

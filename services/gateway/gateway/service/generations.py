@@ -29,7 +29,7 @@ from gateway.domain.job import Batch, Job, JobFilter, JobUpdate, Order
 from gateway.domain.library import pictures_of_job
 from gateway.domain.wish import Wish
 from gateway.ports import Holds, Jobs, Library
-from gateway.service.catalogue import Catalogue
+from gateway.service.orders import Orders
 from gateway.service.streams import until
 
 # The scheduler has answered, and the job was not queued: only then is its hold ours to release.
@@ -68,14 +68,14 @@ class Generations:
         jobs: Jobs,
         holds: Holds,
         library: Library,
-        catalogue: Catalogue,
+        orders: Orders,
         stop: asyncio.Event,
     ) -> None:
         """Queue and truth are the scheduler's, money is billing's; `stop` ends every watch."""
         self._jobs = jobs
         self._holds = holds
         self._library = library
-        self._catalogue = catalogue
+        self._orders = orders
         self._stop = stop
         self._unbroken = _Unbroken()
 
@@ -90,7 +90,7 @@ class Generations:
             DependencyDown: unanswered; the job of this id may still run, and is paid for if so.
             DeadlineExceeded: as DependencyDown.
         """
-        generation = await self._settle(user_id, wish, fresh_seed=_fresh_seed())
+        generation = await self._orders.settle(user_id, wish, fresh_seed=_fresh_seed())
         (priced,) = await self._reserve_and_queue(user_id, Batch((Order(job_id, generation),)))
         return priced
 
@@ -112,7 +112,7 @@ class Generations:
         Raises:
             InvalidInput: as `submit`, or too many jobs for one batch.
         """
-        base = await self._settle(user_id, wish, fresh_seed=0)
+        base = await self._orders.settle(user_id, wish, fresh_seed=0)
         generations = expanded(base, prompts, seeds, runs, fresh_seed=_fresh_seed)
         orders = tuple(Order(new_job_id(), generation) for generation in generations)
         return await self._reserve_and_queue(user_id, Batch(orders, batch_id, prepend))
@@ -186,11 +186,6 @@ class Generations:
     async def drain(self) -> None:
         """Waits for submits whose callers have gone; each has a deadline of its own."""
         await self._unbroken.finish()
-
-    async def _settle(self, user_id: UserId, wish: Wish, *, fresh_seed: int) -> Generation:
-        wanted = wish.image_ids
-        object_keys = await self._library.object_keys(user_id, wanted) if wanted else {}
-        return await self._catalogue.settle(wish, fresh_seed=fresh_seed, object_keys=object_keys)
 
     async def _still_there(self, user_id: UserId, order: Generation) -> None:
         sources = order.sources

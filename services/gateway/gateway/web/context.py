@@ -12,10 +12,12 @@ from structlog.contextvars import bind_contextvars
 
 from easel_kit.errors import RateLimited, Unauthenticated
 from gateway.domain.identity import Identity
-from gateway.ports import Line, LocalObjects, RateLimiter, TokenVerifier
+from gateway.ports import Line, LocalObjects, RateLimiter, TokenVerifier, Usage
 from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
+from gateway.service.estimates import Estimates
 from gateway.service.generations import Generations
+from gateway.service.payments import Notices, Purchases
 from gateway.service.pictures import Pictures
 from gateway.service.uploads import Uploads
 
@@ -28,9 +30,13 @@ class Services:
     """The use cases, and what guards them."""
 
     generations: Generations
+    estimates: Estimates
     line: Line
     catalogue: Catalogue
     accounts: Accounts
+    usage: Usage
+    purchases: Purchases
+    notices: Notices
     pictures: Pictures
     uploads: Uploads
     verifier: TokenVerifier

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from easel_kit import ids
-from easel_kit.errors import DeadlineExceeded, InvalidInput, NotFound
+from easel_kit.errors import InvalidInput, NotFound
 from easel_kit.ids import ImageId
 from easel_kit.log import get_logger
 from gateway.domain.library import PictureKind
 from gateway.web.context import Caller, ServicesOf
 from gateway.web.openapi import Responses, problems
+from gateway.web.receiving import raw_body
 from gateway.web.schemas.base import IMAGE_EXAMPLE
 from gateway.web.schemas.image import ImageOut, ImagePage, Kind
 
@@ -86,21 +84,11 @@ async def upload_image(
 ) -> ImageOut:
     """Kept as a PNG, upright and without metadata; what the bytes are decides, not their label."""
     with services.uploads.admitted():
-        data = await _body(request)
+        data = await raw_body(request, within_s=_RECEIVE_S)
         picture = await services.uploads.add(caller.user_id, data)
     _log.info("image.uploaded", image_id=picture.image.id, size_bytes=picture.image.size_bytes)
     response.headers["Location"] = f"{UPLOAD_PATH}/{picture.image.id}"
     return ImageOut.of(picture)
-
-
-async def _body(request: Request) -> bytes:
-    try:
-        async with asyncio.timeout(_RECEIVE_S):
-            return await request.body()
-    except TimeoutError as error:
-        raise DeadlineExceeded("the body took too long to arrive") from error
-    except ClientDisconnect as error:
-        raise HTTPException(400) from error
 
 
 @router.get(

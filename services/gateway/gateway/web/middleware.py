@@ -47,13 +47,13 @@ class Edge:
         *,
         max_requests: int,
         max_body_bytes: int,
-        larger_bodies: Mapping[tuple[str, str], int],
+        other_bodies: Mapping[tuple[str, str], int],
     ) -> None:
         """Bounds: requests at once, bytes of a body; other bounds by method and path."""
         self._app = app
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
-        self._larger_bodies = larger_bodies
+        self._other_bodies = other_bodies
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +84,7 @@ class Edge:
             )
             return
         place = (scope["method"], scope["path"])
-        most_bytes = self._larger_bodies.get(place, self._max_body_bytes)
+        most_bytes = self._other_bodies.get(place, self._max_body_bytes)
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdecimal() and int(length) > most_bytes:
             await refusal(scope, 413)(scope, receive, send)

@@ -34,6 +34,8 @@ _PROBLEM = {
         "current": {"type": "integer", "description": "429: how many there are."},
         "needed_millicredits": {"type": "integer", "description": "402: what it costs."},
         "available_millicredits": {"type": "integer", "description": "402: what is there."},
+        "offers_url": {"type": "string", "description": "402: plans and packs that can be bought."},
+        "checkout_url": {"type": "string", "description": "402: POST there to buy one."},
         "job_id": {
             "type": "string",
             "description": "5xx of a submit: the job of this id may exist all the same. "

@@ -14,11 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from easel_kit import errors
+from gateway.domain.money import BadSignature
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_KEY = "easel.request_id"
 JOB_ID_KEY = "easel.job_id"
 _MAX_ERRORS = 20
+_WHERE_TO_BUY = {"offers_url": "/v1/plans", "checkout_url": "/v1/billing/checkout"}
 _FIXED_TEXT = "something went wrong here; it has been logged"
 
 
@@ -37,6 +39,7 @@ class Kind:
 
 
 KINDS: Mapping[type[errors.DomainError], Kind] = {
+    BadSignature: Kind(400, "bad-signature", "Signature does not fit"),
     errors.InvalidInput: Kind(422, "invalid-input", "Invalid input"),
     errors.Unauthenticated: Kind(401, "unauthenticated", "Not authenticated"),
     errors.Forbidden: Kind(403, "forbidden", "Not allowed"),
@@ -78,7 +81,13 @@ def problem(scope: Scope, error: errors.DomainError) -> JSONResponse:
     """The answer to an error of ours."""
     kind = KINDS[type(error)]
     body, headers = _extras(scope, error, kind)
-    detail = _FIXED_TEXT if isinstance(error, errors.Internal) else str(error)
+    match error:
+        case errors.Internal():
+            detail = _FIXED_TEXT
+        case errors.InsufficientCredits():
+            detail = f"{error}; /v1/plans lists what can be bought, /v1/billing/checkout sells it"
+        case _:
+            detail = str(error)
     return _response(scope, kind, detail, body, headers)
 
 
@@ -131,6 +140,7 @@ def _extras(
         case errors.InsufficientCredits():
             body["needed_millicredits"] = error.needed_millicredits
             body["available_millicredits"] = error.available_millicredits
+            body |= _WHERE_TO_BUY
         case errors.RateLimited():
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
             body |= {

@@ -70,6 +70,10 @@ class Line(Protocol):
         """Where the jobs stand, those that are in line or run."""
         ...
 
+    async def foresee(self, user_id: UserId, share: Share, cost_ms: int) -> Live:
+        """Where a job of that cost would stand if the user had it admitted now; changes nothing."""
+        ...
+
 
 class Leases(Protocol):
     """The queue, as workers use it.

@@ -178,6 +178,15 @@ class JobServicer(JobServiceServicer):
         )
         return jobs_pb2.SetEntitlementsResponse(entitlements=mapping.entitlements_to_wire(holds))
 
+    async def EstimateJob(  # noqa: N802
+        self, request: jobs_pb2.EstimateJobRequest, context: _Context
+    ) -> jobs_pb2.EstimateJobResponse:
+        """Where a job would stand."""
+        del context
+        user_id, plan = _user(request.user_id), mapping.entitlements(request.entitlements)
+        live = await self._jobs.foresee(user_id, plan, mapping.cost(request.cost_ms))
+        return mapping.estimate_to_wire(live)
+
     async def GetQueue(  # noqa: N802
         self, request: jobs_pb2.GetQueueRequest, context: _Context
     ) -> jobs_pb2.GetQueueResponse:

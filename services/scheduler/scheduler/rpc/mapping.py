@@ -26,6 +26,7 @@ from scheduler.domain.job import (
     Resolution,
     Submission,
 )
+from scheduler.domain.line import Live
 from scheduler.domain.worker import Model, WorkerStatus
 from scheduler.rpc.checks import within
 from scheduler.rpc.generations import generation, generation_to_wire
@@ -114,13 +115,29 @@ def entitlements_to_wire(plan: Entitlements) -> jobs_pb2.Entitlements:
     )
 
 
+def cost(cost_ms: int, field: str = "cost_ms") -> int:
+    """Estimated work in reference GPU-milliseconds.
+
+    Raises:
+        InvalidInput: out of range.
+    """
+    return within(cost_ms, 1, _MAX_COST_MS, field)
+
+
+def estimate_to_wire(live: Live | None) -> jobs_pb2.EstimateJobResponse:
+    """Where a job would stand; None: nobody can say."""
+    if live is None:
+        return jobs_pb2.EstimateJobResponse()
+    return jobs_pb2.EstimateJobResponse(position=live.position, eta_seconds=live.eta_s)
+
+
 def _new_job(wire: jobs_pb2.JobSubmission, repeated: Job | None, field: str) -> NewJob:
     asked = None if repeated is None or wire.HasField("generation") else repeated.generation
     cost_ms = wire.cost_ms or (repeated.cost_ms if repeated is not None else 0)
     return NewJob(
         id=ids.job_id(wire.job_id, f"{field}.job_id"),
         generation=asked or generation(wire.generation, f"{field}.generation"),
-        cost_ms=within(cost_ms, 1, _MAX_COST_MS, f"{field}.cost_ms"),
+        cost_ms=cost(cost_ms, f"{field}.cost_ms"),
         retry_of=ids.job_id(wire.retry_of, f"{field}.retry_of") if wire.retry_of else None,
     )
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from easel_kit.errors import Conflict, InvalidState, NotFound
 from easel_kit.ids import BatchId, JobId, UserId, WorkerId
-from scheduler.domain.job import Job, JobState, Resolution
-from scheduler.domain.line import seen
+from scheduler.domain.job import Entitlements, Job, JobState, Resolution
+from scheduler.domain.line import Live, seen
+from scheduler.domain.policy import Share
 from scheduler.domain.selection import Filter, Mark, mark
 from scheduler.domain.worker import Model, WorkerStatus, merged_models
 from scheduler.ports import JobStore, Line, Observer, Registry
@@ -86,6 +87,14 @@ class Jobs:
         more = len(jobs) > size
         shown = await self._seen(jobs[:size])
         return Page(shown, mark(shown[-1]) if more else None)
+
+    async def foresee(self, user_id: UserId, plan: Entitlements, cost_ms: int) -> Live | None:
+        """Where a job of the user would stand if it were submitted now; None: nobody can say."""
+        share = Share(plan.version, plan.priority, plan.weight, plan.max_running)
+        found: Live | None = None
+        async with briefly("foresee", self._observer):
+            found = await self._line.foresee(user_id, share, cost_ms)
+        return found  # noqa: RET504 (`briefly` may have ended the block before)
 
     async def counts(self, user_id: UserId, batch_ids: Collection[BatchId]) -> dict[JobState, int]:
         """The user's jobs by state, or those of these batches; every state is there."""

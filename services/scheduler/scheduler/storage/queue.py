@@ -110,6 +110,13 @@ class RedisLine:
             found |= _live(some, await self._scripts.run("live", *some))
         return found
 
+    async def foresee(self, user_id: UserId, share: Share, cost_ms: int) -> Live:
+        """See `ports.Line`."""
+        answer = await self._scripts.run(
+            "foresee", user_id, share.version, share.priority, share.weight, cost_ms
+        )
+        return _foreseen(cost_ms, *answer)
+
     async def expired(self, *, limit: int) -> list[tuple[Claim, bool]]:
         """See `ports.Upkeep`."""
         return claims_from_redis(await self._scripts.run("expired", limit))
@@ -249,6 +256,29 @@ class _View:
                 pause_ms=max(0.0, float(not_before or "0") - self._now_ms),
             ),
         )
+
+
+def _foreseen(cost_ms: int, pace: list[bytes], tiers: list[Any], place: list[Any]) -> Live:
+    """One answer of `foresee.lua`."""
+    priority, weight, start, own_before, rank, users = place
+    spot = Spot(
+        priority=int(priority),
+        cost_ms=cost_ms,
+        own_before=int(own_before),
+        own_waiting=int(own_before) + 1,
+        rank=int(rank),
+        users=int(users),
+    )
+    known = {tier.priority: tier for tier in _tiers(tiers)}
+    waiting = known[spot.priority].waiting if spot.priority in known else 0
+    known[spot.priority] = TierLine(spot.priority, round(float(weight)), waiting + 1, float(start))
+    found = position(spot, list(known.values()))
+    return Live(
+        running=False,
+        attempts=0,
+        position=found,
+        eta_s=eta_waiting_s(found, cost_ms, _pace(pace)),
+    )
 
 
 def _pace(answer: list[bytes]) -> Pace:

@@ -23,11 +23,11 @@ from easel_kit.errors import Conflict, DependencyDown
 _FOLDER = Path(__file__).with_name("lua")
 
 SCRIPTS = (
-    "admit", "adopt", "catalogue", "check", "claim", "drain", "entitle", "expired", "join", "known",
-    "leased", "leave", "live", "overdue", "park", "prepend", "release", "remind", "remove", "renew",
-    "requeue", "seat", "stop", "survey",
+    "admit", "adopt", "catalogue", "check", "claim", "drain", "entitle", "expired", "foresee",
+    "join", "known", "leased", "leave", "live", "overdue", "park", "prepend", "release", "remind",
+    "remove", "renew", "requeue", "seat", "stop", "survey",
 )  # fmt: skip
-_SHARED = ("common", "fair", "seats", "leases", "delays", "parking")
+_SHARED = ("common", "fair", "seats", "leases", "delays", "parking", "places")
 _BUILDING = ("admit", "open", "sweep")
 
 _CLOSED, _SUPERSEDED = "CLOSED", "SUPERSEDED"

@@ -95,6 +95,11 @@ class JobServiceStub:
                 request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsRequest.SerializeToString,
                 response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsResponse.FromString,
                 _registered_method=True)
+        self.EstimateJob = channel.unary_unary(
+                '/easel.scheduler.v1.JobService/EstimateJob',
+                request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.EstimateJobRequest.SerializeToString,
+                response_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.EstimateJobResponse.FromString,
+                _registered_method=True)
         self.GetQueue = channel.unary_unary(
                 '/easel.scheduler.v1.JobService/GetQueue',
                 request_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.GetQueueRequest.SerializeToString,
@@ -216,6 +221,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EstimateJob(self, request, context):
+        """Where a job of the user would stand if it were submitted now, by the rule that gives waiting jobs
+        their position and eta; changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQueue(self, request, context):
         """The line of this scheduler's lane as a whole, for operators; at most a second old.
         """
@@ -308,6 +321,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.SetEntitlements,
                     request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsRequest.FromString,
                     response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsResponse.SerializeToString,
+            ),
+            'EstimateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateJob,
+                    request_deserializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.EstimateJobRequest.FromString,
+                    response_serializer=easel_dot_scheduler_dot_v1_dot_jobs__pb2.EstimateJobResponse.SerializeToString,
             ),
             'GetQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueue,
@@ -655,6 +673,33 @@ class JobService:
             '/easel.scheduler.v1.JobService/SetEntitlements',
             easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsRequest.SerializeToString,
             easel_dot_scheduler_dot_v1_dot_jobs__pb2.SetEntitlementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.scheduler.v1.JobService/EstimateJob',
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.EstimateJobRequest.SerializeToString,
+            easel_dot_scheduler_dot_v1_dot_jobs__pb2.EstimateJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,10 @@ class JobServiceStub:
     queue time that a job was accepted with stays. An older version than the one known changes
     nothing. A user without jobs is remembered.
     """
+    EstimateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.EstimateJobRequest, _jobs_pb2.EstimateJobResponse]
+    """Where a job of the user would stand if it were submitted now, by the rule that gives waiting jobs
+    their position and eta; changes nothing.
+    """
     GetQueue: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetQueueRequest, _jobs_pb2.GetQueueResponse]
     """The line of this scheduler's lane as a whole, for operators; at most a second old."""
     ListModels: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListModelsRequest, _jobs_pb2.ListModelsResponse]
@@ -187,6 +191,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """The user's plan has changed: waiting jobs move to its tier, its limits hold from now on; the
         queue time that a job was accepted with stays. An older version than the one known changes
         nothing. A user without jobs is remembered.
+        """
+
+    @_abc_1.abstractmethod
+    def EstimateJob(
+        self,
+        request: _jobs_pb2.EstimateJobRequest,
+        context: _aio.ServicerContext[_jobs_pb2.EstimateJobRequest, _abc.Awaitable[_jobs_pb2.EstimateJobResponse]],
+    ) -> _abc.Awaitable[_jobs_pb2.EstimateJobResponse]:
+        """Where a job of the user would stand if it were submitted now, by the rule that gives waiting jobs
+        their position and eta; changes nothing.
         """
 
     @_abc_1.abstractmethod

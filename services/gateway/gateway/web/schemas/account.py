@@ -1,4 +1,4 @@
-"""Accounts, plans and ledgers as JSON."""
+"""Accounts, plans and packs as JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from datetime import datetime
 
 from pydantic import Field
 
-from gateway.domain.account import Account, LedgerLine, LedgerPage, Plan
-from gateway.web.schemas.base import JOB_EXAMPLE, TIME_EXAMPLE, Credits, Out, credits_text
+from gateway.domain.account import Account, Balance, Plan, Subscription
+from gateway.domain.money import Offers, Pack
+from gateway.web.schemas.base import TIME_EXAMPLE, Credits, Out, credits_text
 
 
 class PlanOut(Out):
@@ -18,14 +19,17 @@ class PlanOut(Out):
     name: str = Field(examples=["Pro"])
     price_cents: int = Field(description="A month.", examples=[1900])
     currency: str = Field(examples=["usd"])
-    monthly_millicredits: int
+    monthly_millicredits: int = Field(examples=[1_000_000])
+    monthly_credits: Credits
     priority: int = Field(description="Higher goes first.")
-    max_running: int
-    max_waiting: int
-    queue_time_s: int
-    max_pixels: int
-    max_images: int
+    weight: int = Field(description="The plan's share of busy machines.")
+    max_running: int = Field(description="Jobs that run at once.")
+    max_waiting: int = Field(description="Jobs that wait besides.")
+    queue_time_s: int = Field(description="Seconds that a job may wait for its first worker.")
+    max_pixels: int = Field(description="Of one picture.")
+    max_images: int = Field(description="Of one job.")
     requests_per_minute: int
+    storage_bytes: int = Field(description="Of pictures that you may keep.")
     models: tuple[str, ...] = Field(description="Empty: all models.")
 
     @classmethod
@@ -38,30 +42,107 @@ class PlanOut(Out):
             price_cents=plan.price_cents,
             currency=plan.currency,
             monthly_millicredits=plan.monthly_millicredits,
+            monthly_credits=credits_text(plan.monthly_millicredits),
             priority=plan.priority,
+            weight=plan.weight,
             max_running=plan.max_running,
             max_waiting=plan.max_waiting,
             queue_time_s=plan.queue_time_s,
             max_pixels=plan.max_pixels,
             max_images=plan.max_images,
             requests_per_minute=plan.requests_per_minute,
+            storage_bytes=plan.storage_bytes,
             models=plan.model_keys,
         )
 
 
+class PackOut(Out):
+    """Credits that can be bought once, on any plan."""
+
+    key: str = Field(examples=["small"])
+    name: str = Field(examples=["Small pack"])
+    price_cents: int = Field(examples=[500])
+    currency: str = Field(examples=["usd"])
+    millicredits: int = Field(examples=[200_000])
+    credits: Credits
+    valid_days: int = Field(
+        description="Days from the purchase until what is left expires.", examples=[365]
+    )
+
+    @classmethod
+    def of(cls, pack: Pack) -> PackOut:
+        """From the domain."""
+        return cls(
+            key=pack.key,
+            name=pack.name,
+            price_cents=pack.price_cents,
+            currency=pack.currency,
+            millicredits=pack.millicredits,
+            credits=credits_text(pack.millicredits),
+            valid_days=pack.valid_days,
+        )
+
+
 class PlansOut(Out):
-    """Plans on offer, cheapest first."""
+    """Plans and packs on offer, cheapest first."""
 
     items: tuple[PlanOut, ...]
+    packs: tuple[PackOut, ...]
+
+    @classmethod
+    def of(cls, offers: Offers) -> PlansOut:
+        """From the domain."""
+        return cls(
+            items=tuple(PlanOut.of(plan) for plan in offers.plans),
+            packs=tuple(PackOut.of(pack) for pack in offers.packs),
+        )
 
 
 class CreditsOut(Out):
-    """What can be spent, and what waiting and running jobs have set aside."""
+    """What can be spent, what waiting and running jobs have set aside, and what is owed."""
 
     available_millicredits: int = Field(examples=[99959])
     held_millicredits: int = Field(examples=[41])
+    debt_millicredits: int = Field(
+        description="Owed after a refund or a dispute of spent credits; the next credits pay it.",
+        examples=[0],
+    )
     available_credits: Credits
     held_credits: Credits
+    debt_credits: Credits
+
+    @classmethod
+    def of(cls, balance: Balance) -> CreditsOut:
+        """From the domain."""
+        return cls(
+            available_millicredits=balance.available_millicredits,
+            held_millicredits=balance.held_millicredits,
+            debt_millicredits=balance.debt_millicredits,
+            available_credits=credits_text(balance.available_millicredits),
+            held_credits=credits_text(balance.held_millicredits),
+            debt_credits=credits_text(balance.debt_millicredits),
+        )
+
+
+class SubscriptionOut(Out):
+    """What pays for the plan."""
+
+    status: str = Field(description="As Stripe says it.", examples=["active", "past_due"])
+    plan: str = Field(description="Key of the plan that it pays for.", examples=["pro"])
+    period_end: datetime | None = Field(
+        description="When it renews, or ends.", examples=[TIME_EXAMPLE]
+    )
+    cancel_at_period_end: bool = Field(description="It ends then.")
+
+    @classmethod
+    def of(cls, subscription: Subscription) -> SubscriptionOut:
+        """From the domain."""
+        return cls(
+            status=subscription.status,
+            plan=subscription.plan_key,
+            period_end=subscription.period_end,
+            cancel_at_period_end=subscription.cancel_at_period_end,
+        )
 
 
 class MeOut(Out):
@@ -70,62 +151,19 @@ class MeOut(Out):
     user_id: str
     plan: PlanOut
     credits: CreditsOut
+    subscription: SubscriptionOut | None = Field(description="Null where none pays for the plan.")
     opened_at: datetime | None
     renews_at: datetime | None = Field(description="When the next monthly credits are due.")
 
     @classmethod
     def of(cls, account: Account) -> MeOut:
         """From the domain."""
-        balance = account.balance
+        subscription = account.subscription
         return cls(
             user_id=account.user_id,
             plan=PlanOut.of(account.entitlements.plan),
-            credits=CreditsOut(
-                available_millicredits=balance.available_millicredits,
-                held_millicredits=balance.held_millicredits,
-                available_credits=credits_text(balance.available_millicredits),
-                held_credits=credits_text(balance.held_millicredits),
-            ),
+            credits=CreditsOut.of(account.balance),
+            subscription=SubscriptionOut.of(subscription) if subscription else None,
             opened_at=account.opened_at,
             renews_at=account.renews_at,
-        )
-
-
-class LedgerLineOut(Out):
-    """One change of the credits that can be spent."""
-
-    id: str
-    booked_at: datetime = Field(examples=[TIME_EXAMPLE])
-    kind: str = Field(examples=["hold"])
-    reference: str = Field(description="What it refers to, e.g. a job id.", examples=[JOB_EXAMPLE])
-    millicredits: int = Field(examples=[-41])
-    available_after_millicredits: int
-    description: str
-
-    @classmethod
-    def of(cls, line: LedgerLine) -> LedgerLineOut:
-        """From the domain."""
-        return cls(
-            id=line.id,
-            booked_at=line.booked_at,
-            kind=line.kind,
-            reference=line.reference,
-            millicredits=line.millicredits,
-            available_after_millicredits=line.available_after_millicredits,
-            description=line.description,
-        )
-
-
-class LedgerOut(Out):
-    """Ledger lines, newest first."""
-
-    items: tuple[LedgerLineOut, ...]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
-
-    @classmethod
-    def of(cls, page: LedgerPage) -> LedgerOut:
-        """From the domain."""
-        return cls(
-            items=tuple(LedgerLineOut.of(line) for line in page.lines),
-            next_cursor=page.next_page_token or None,
         )

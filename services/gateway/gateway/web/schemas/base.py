@@ -32,3 +32,9 @@ class StatusOut(Out):
     """How the gateway feels."""
 
     status: Literal["ok", "ready"]
+
+
+class KeptOut(Out):
+    """What was sent is kept."""
+
+    received: Literal[True]

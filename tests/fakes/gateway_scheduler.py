@@ -1,4 +1,4 @@
-"""Billing and scheduler as the gateway sees them over gRPC: in memory, with planted faults."""
+"""The scheduler as the gateway sees it over gRPC: in memory, moved by tests."""
 
 # ruff: noqa: ARG002, N802 (the names and arguments are the stubs')
 
@@ -7,23 +7,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from easel.billing.v1 import billing_pb2 as bill
-from easel.billing.v1.billing_pb2_grpc import BillingServiceServicer
 from easel.common.v1 import generation_pb2, model_pb2
 from easel.scheduler.v1 import events_pb2, jobs_pb2
 from easel.scheduler.v1.events_pb2_grpc import EventServiceServicer
 from easel.scheduler.v1.jobs_pb2_grpc import JobServiceServicer
 from easel_kit import ids
-from easel_kit.errors import InsufficientCredits, InvalidInput, NotFound
+from easel_kit.errors import InvalidInput, NotFound
+from tests.fakes.gateway_wire import Context, Fault, now
 
-Context = Any
 # the open ones first
 STATES = (
     jobs_pb2.JOB_STATE_QUEUED,
@@ -32,41 +26,6 @@ STATES = (
     jobs_pb2.JOB_STATE_FAILED,
     jobs_pb2.JOB_STATE_CANCELLED,
 )
-Fault = Callable[[], Awaitable[None]]
-
-PLANS = {
-    "free": bill.Plan(
-        key="free",
-        version=1,
-        name="Free",
-        currency="usd",
-        monthly_millicredits=1_000,
-        priority=1,
-        weight=1,
-        max_running=1,
-        max_waiting=2,
-        queue_time_s=600,
-        max_pixels=512 * 512,
-        max_images=2,
-        requests_per_minute=600,
-    ),
-    "pro": bill.Plan(
-        key="pro",
-        version=1,
-        name="Pro",
-        price_cents=1900,
-        currency="usd",
-        monthly_millicredits=1_000_000,
-        priority=5,
-        weight=4,
-        max_running=3,
-        max_waiting=20,
-        queue_time_s=3600,
-        max_pixels=2048 * 2048,
-        max_images=8,
-        requests_per_minute=6000,
-    ),
-}
 MODELS = (
     model_pb2.Model(
         key="shapes-64",
@@ -89,185 +48,6 @@ MODELS = (
     model_pb2.Model(key="fine", name="Fine", base="shapes", type="lora", licence="MIT"),
     model_pb2.Model(key="edges", name="Edges", base="shapes", type="controlnet", licence="MIT"),
 )
-
-
-def now() -> Timestamp:
-    """The time, as the wire has it."""
-    stamp = Timestamp()
-    stamp.FromDatetime(datetime.now(UTC))
-    return stamp
-
-
-class FakeBilling(BillingServiceServicer):
-    """Accounts, balances and holds; every user begins with the free plan."""
-
-    def __init__(self) -> None:
-        self.plans: dict[str, str] = {}
-        self.available: dict[str, int] = {}
-        self.holds: dict[str, bill.Hold] = {}
-        self.owners: dict[str, str] = {}
-        self.calls: list[str] = []
-        self.requests_per_minute = 0
-        self.fault: Fault | None = None
-
-    async def _called(self, name: str) -> None:
-        self.calls.append(name)
-        if self.fault is not None:
-            await self.fault()
-
-    def _entitlements(self, user: str) -> bill.Entitlements:
-        plan = bill.Plan()
-        plan.CopyFrom(PLANS[self.plans.setdefault(user, "free")])
-        plan.requests_per_minute = self.requests_per_minute or plan.requests_per_minute
-        return bill.Entitlements(version=1, plan=plan)
-
-    def _balance(self, user: str) -> bill.Balance:
-        held = sum(
-            hold.amount_millicredits
-            for job, hold in self.holds.items()
-            if self.owners[job] == user and hold.state == bill.HOLD_STATE_OPEN
-        )
-        return bill.Balance(
-            available_millicredits=self.available.setdefault(user, 1_000),
-            held_millicredits=held,
-        )
-
-    def _account(self, user: str) -> bill.Account:
-        return bill.Account(
-            user_id=user,
-            entitlements=self._entitlements(user),
-            balance=self._balance(user),
-            opened_at=now(),
-        )
-
-    async def GetAccount(
-        self, request: bill.GetAccountRequest, context: Context
-    ) -> bill.GetAccountResponse:
-        await self._called("GetAccount")
-        return bill.GetAccountResponse(account=self._account(request.user_id))
-
-    async def GetEntitlements(
-        self, request: bill.GetEntitlementsRequest, context: Context
-    ) -> bill.GetEntitlementsResponse:
-        await self._called("GetEntitlements")
-        return bill.GetEntitlementsResponse(entitlements=self._entitlements(request.user_id))
-
-    async def Quote(self, request: bill.QuoteRequest, context: Context) -> bill.QuoteResponse:
-        await self._called("Quote")
-        return bill.QuoteResponse(millicredits=price(request.work))
-
-    async def PlaceHold(
-        self, request: bill.PlaceHoldRequest, context: Context
-    ) -> bill.PlaceHoldResponse:
-        raise NotImplementedError
-
-    async def PlaceHolds(
-        self, request: bill.PlaceHoldsRequest, context: Context
-    ) -> bill.PlaceHoldsResponse:
-        await self._called("PlaceHolds")
-        user, amount = request.user_id, sum(price(job.work) for job in request.jobs)
-        available = self._balance(user).available_millicredits
-        if amount > available:
-            raise InsufficientCredits(amount, available)
-        self.available[user] -= amount
-        holds = [
-            bill.Hold(
-                id=ids.new_hold_id(),
-                job_id=job.job_id,
-                state=bill.HOLD_STATE_OPEN,
-                amount_millicredits=price(job.work),
-            )
-            for job in request.jobs
-        ]
-        for hold in holds:
-            self.owners[hold.job_id] = user
-            self.holds[hold.job_id] = hold
-        return bill.PlaceHoldsResponse(
-            holds=holds, entitlements=self._entitlements(user), balance=self._balance(user)
-        )
-
-    async def CaptureHold(
-        self, request: bill.CaptureHoldRequest, context: Context
-    ) -> bill.CaptureHoldResponse:
-        await self._called("CaptureHold")
-        return bill.CaptureHoldResponse(hold=self.settle(request.job_id, captured=True))
-
-    async def ReleaseHold(
-        self, request: bill.ReleaseHoldRequest, context: Context
-    ) -> bill.ReleaseHoldResponse:
-        raise NotImplementedError
-
-    async def ReleaseHolds(
-        self, request: bill.ReleaseHoldsRequest, context: Context
-    ) -> bill.ReleaseHoldsResponse:
-        await self._called("ReleaseHolds")
-        return bill.ReleaseHoldsResponse(
-            holds=[self.settle(job, captured=False) for job in request.job_ids]
-        )
-
-    def settle(self, job: str, *, captured: bool) -> bill.Hold:
-        """Ends a hold."""
-        hold = self.holds[job]
-        if captured:
-            hold.state = bill.HOLD_STATE_CAPTURED
-            hold.captured_millicredits = hold.amount_millicredits
-        else:
-            hold.state = bill.HOLD_STATE_RELEASED
-            self.available[self.owners[job]] += hold.amount_millicredits
-        return hold
-
-    async def GetHolds(
-        self, request: bill.GetHoldsRequest, context: Context
-    ) -> bill.GetHoldsResponse:
-        await self._called("GetHolds")
-        return bill.GetHoldsResponse(
-            holds=[
-                self.holds[job]
-                for job in request.job_ids
-                if job in self.holds and self.owners[job] == request.user_id
-            ]
-        )
-
-    async def ListLedger(
-        self, request: bill.ListLedgerRequest, context: Context
-    ) -> bill.ListLedgerResponse:
-        await self._called("ListLedger")
-        if request.page_token:
-            raise InvalidInput("page_token", "is not one of ours")
-        lines = [
-            bill.LedgerLine(
-                id=hold.id,
-                booked_at=now(),
-                kind="hold",
-                reference=job,
-                millicredits=-hold.amount_millicredits,
-                available_after_millicredits=self.available[request.user_id],
-            )
-            for job, hold in self.holds.items()
-            if self.owners[job] == request.user_id and request.job_id in {"", job}
-        ]
-        return bill.ListLedgerResponse(lines=lines)
-
-    async def ListPlans(
-        self, request: bill.ListPlansRequest, context: Context
-    ) -> bill.ListPlansResponse:
-        await self._called("ListPlans")
-        return bill.ListPlansResponse(plans=PLANS.values())
-
-    async def ChangePlan(
-        self, request: bill.ChangePlanRequest, context: Context
-    ) -> bill.ChangePlanResponse:
-        await self._called("ChangePlan")
-        if request.plan_key not in PLANS:
-            raise NotFound("plan", request.plan_key)
-        self.plans[request.user_id] = request.plan_key
-        return bill.ChangePlanResponse(account=self._account(request.user_id))
-
-
-def price(work: bill.Work) -> int:
-    """Millicredits: steps x megapixels x pictures, in thousandths, at least 1."""
-    product = work.steps * work.width_px * work.height_px * work.image_count
-    return max(1, (work.pixel_steps or product) // 1_000)
 
 
 @dataclass
@@ -434,6 +214,16 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
         self, request: jobs_pb2.SetEntitlementsRequest, context: Context
     ) -> jobs_pb2.SetEntitlementsResponse:
         raise NotImplementedError
+
+    async def EstimateJob(
+        self, request: jobs_pb2.EstimateJobRequest, context: Context
+    ) -> jobs_pb2.EstimateJobResponse:
+        if self.fault is not None:
+            await self.fault()
+        waiting = sum(job.state == jobs_pb2.JOB_STATE_QUEUED for job in self.jobs.values())
+        return jobs_pb2.EstimateJobResponse(
+            position=waiting + 1, eta_seconds=waiting + request.cost_ms / 1_000
+        )
 
     async def GetQueue(
         self, request: jobs_pb2.GetQueueRequest, context: Context
