@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from billing.domain.payments import CustomerId
 from billing.main import open_money
-from billing.ports.inbox import Inbox
+from billing.ports.inbox import Keeper
 from billing.ports.payments import Payments
 from billing.service.payments import Refunds
 from billing.service.sync import CustomerSync
@@ -178,7 +178,7 @@ async def money_stack(
     *,
     timeout_s: float = 30.0,
     max_retries: int = 0,
-    inbox: Inbox | None = None,
+    inbox: Keeper | None = None,
 ) -> AsyncIterator[MoneyStack]:
     """Runs billing beside the stand-in, its clock set by the stand-in's."""
     stack.clock.set(bank.now())

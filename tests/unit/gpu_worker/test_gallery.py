@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -46,6 +47,9 @@ class ShakyStore:
 
     async def delete(self, key: str) -> None:
         del self.objects[key]
+
+    async def list(self, folder: str) -> Sequence[str]:
+        return sorted(key for key in self.objects if key.startswith(f"{folder}/"))
 
     async def signed_url(self, key: str, *, expires_s: int) -> str:
         raise NotImplementedError(key, expires_s)

@@ -38,9 +38,10 @@ SELECT sequence, available_after FROM transfers
 WHERE account_id = $1 AND booked_at < $2 ORDER BY sequence DESC LIMIT 1
 """
 
+# A barred hold is of a job that never was: its submit was refused.
 _ENDED = """
 FROM holds
-WHERE account_id = $1 AND state <> 'open'
+WHERE account_id = $1 AND state <> 'open' AND NOT barred
   AND ($2::timestamptz IS NULL OR ended_at >= $2)
   AND ($3::timestamptz IS NULL OR ended_at < $3)
 """
