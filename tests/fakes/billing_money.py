@@ -187,4 +187,5 @@ async def money_stack(
         stack.running(stripe=settings, inbox=inbox),
         open_money(stack.settings, stack.clock) as (payments, customers, sync),
     ):
-        yield MoneyStack(stack, bank, payments, Refunds(payments, customers, sync), sync)
+        refunds = Refunds(payments, customers, sync, stack.clock)
+        yield MoneyStack(stack, bank, payments, refunds, sync)

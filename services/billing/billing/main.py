@@ -228,9 +228,8 @@ def refund(settings: Settings, arguments: argparse.Namespace) -> None:
 
     async def act() -> str:
         async with open_money(settings) as (payments, customers, sync):
-            return await Refunds(payments, customers, sync).refund(
-                arguments.payment, arguments.cents
-            )
+            refunds = Refunds(payments, customers, sync, SystemClock())
+            return await refunds.refund(arguments.payment, arguments.cents)
 
     sys.stdout.write(f"refunded: {asyncio.run(act())}\n")
 

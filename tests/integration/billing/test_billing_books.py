@@ -46,19 +46,22 @@ async def rows(stack: BillingStack, year: int = 2026, month: int = 1) -> list[di
 
 
 async def test_usage_has_one_line_a_job_that_ended(stack: BillingStack) -> None:
-    captured, part, released, still_open = [(await stack.place()).hold.job_id for _ in range(4)]
+    captured, part, failed, refused, still_open = [
+        (await stack.place()).hold.job_id for _ in range(5)
+    ]
     stack.clock.move(minutes=1)
     await stack.capture(captured)
     stack.clock.move(minutes=1)
     await stack.happen(part, JobReport(JobStatus.CANCELLED, 3, 10))
     stack.clock.move(minutes=1)
-    await stack.release(released)
+    await stack.happen(failed, JobReport(JobStatus.FAILED, 3, 10))
+    await stack.release(refused)
     answer = await usage(stack)
     assert [
         (line.job_id, line.held_millicredits, line.charged_millicredits, line.reason)
         for line in answer.lines
     ] == [
-        (released, PRICE, 0, "refused"),
+        (failed, PRICE, 0, "failed"),
         (part, PRICE, 123, "cancelled after 3 of 10 steps"),
         (captured, PRICE, PRICE, "finished"),
     ]
@@ -66,7 +69,7 @@ async def test_usage_has_one_line_a_job_that_ended(stack: BillingStack) -> None:
     assert answer.lines[0].work == work()
     assert (answer.jobs, answer.charged_millicredits) == (3, PRICE + 123)
     assert not answer.next_page_token
-    assert still_open not in {line.job_id for line in answer.lines}
+    assert not {still_open, refused} & {line.job_id for line in answer.lines}
     assert (await usage(stack, BOB)).jobs == 0
 
 

@@ -57,6 +57,12 @@ async def test_an_operator_lists_and_replays_the_dead(billing_url: str) -> None:
         0,
         "evt_1: due again\nreplay: 1 events\n",
     )
+    async with open_pool(billing_url, schema="billing", name="test") as pool:
+        audited = await pool.fetch("SELECT actor, action, detail FROM audit ORDER BY sequence")
+    assert [tuple(row) for row in audited] == [
+        ("operator", "events.replayed", '{"events":1}'),
+        ("operator", "events.replayed", '{"events":1}'),
+    ]
     assert (await command(billing_url, "replay"))[0] == 2
     assert (await command(billing_url, "replay", "evt_1", "--all-dead"))[0] == 2
 

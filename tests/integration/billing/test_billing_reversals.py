@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -47,6 +48,21 @@ async def test_a_full_refund_takes_all_that_is_unspent(money: MoneyStack) -> Non
         await money.refunds.refund(await money.payment(), 100)
     with pytest.raises(NotFound):
         await money.refunds.refund("pi_nobodys", None)
+
+
+async def test_who_gave_money_back_stands_in_the_audit_log(money: MoneyStack) -> None:
+    await money.buy(pack="small")
+    await money.refunds.refund(await money.payment(), 100)
+    with pytest.raises(NotFound):
+        await money.refunds.refund("pi_nobodys", None)
+    rows = await money.stack.rows(
+        "SELECT actor, subject, detail FROM audit WHERE action = 'refund.asked' ORDER BY sequence"
+    )
+    (account_id,) = {row["id"] for row in await money.stack.rows("SELECT id FROM accounts")}
+    assert [(row["actor"], row["subject"], json.loads(row["detail"])) for row in rows] == [
+        ("operator", account_id, {"payment": await money.payment(), "cents": 100}),
+        ("operator", "pi_nobodys", {"payment": "pi_nobodys", "cents": "all"}),
+    ]
 
 
 async def test_refunds_in_parts_take_the_whole_in_the_end(money: MoneyStack) -> None:

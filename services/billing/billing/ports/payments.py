@@ -134,6 +134,10 @@ class Customers(Protocol):
         """Whose credits a payment bought; None: none that are known."""
         ...
 
+    async def note_refund(self, payment: str, amount_cents: int | None, now: datetime) -> None:
+        """Keeps an audit row of a refund that an operator is about to ask for; None: of all."""
+        ...
+
     async def add(self, account_id: AccountId, customer_id: CustomerId, now: datetime) -> Customer:
         """Keeps the account's customer; where it has one that is not deleted, answers that."""
         ...

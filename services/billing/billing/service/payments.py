@@ -16,6 +16,7 @@ from billing.ports.payments import Customers, Payments
 from billing.service.accounts import Billing
 from billing.service.customers import AccountCustomers, request_key
 from billing.service.sync import CustomerSync
+from easel_kit.clock import Clock
 from easel_kit.errors import DependencyDown, InvalidInput, InvalidState
 from easel_kit.ids import UserId
 
@@ -145,11 +146,14 @@ class PaymentDesk:
 class Refunds:
     """Money that an operator gives back."""
 
-    def __init__(self, payments: Payments, customers: Customers, sync: CustomerSync) -> None:
+    def __init__(
+        self, payments: Payments, customers: Customers, sync: CustomerSync, clock: Clock
+    ) -> None:
         """`sync` takes back the credits that the money bought."""
         self._payments = payments
         self._customers = customers
         self._sync = sync
+        self._clock = clock
 
     async def refund(self, payment: str, amount_cents: int | None) -> str:
         """Gives a payment back or a part of it, and takes its credits; answers the refund's id.
@@ -161,6 +165,7 @@ class Refunds:
             InvalidState: it is refunded or disputed already, or that is more than is left.
         """
         key = request_key("refund", payment, "all" if amount_cents is None else amount_cents)
+        await self._customers.note_refund(payment, amount_cents, self._clock.now())
         refund = await self._payments.refund(payment, amount_cents, key=key)
         customer_id = await self._payments.customer_of(payment)
         if customer_id is not None and await self._customers.find(customer_id) is not None:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 import asyncpg
 
+from billing.domain.audit import Action, Actor
 from billing.domain.inbox import (
     CustomerLease,
     EventState,
@@ -19,7 +20,9 @@ from billing.domain.inbox import (
     first_state,
 )
 from billing.domain.payments import CustomerId, Notice
+from billing.storage.audit import record_of
 from billing.storage.bell import Bell
+from easel_kit.audit import Detail
 from easel_kit.db import Connection, Pool, connection, transaction
 
 _COLUMNS = """
@@ -239,8 +242,12 @@ class PostgresInbox:
     async def replay(self, event_ids: Sequence[str] | None, now: datetime) -> Sequence[str]:
         """Makes events due again with all their tries; None: all dead ones. Answers which."""
         wanted = None if event_ids is None else [*event_ids]
-        async with connection(self._pool) as lent:
+        async with transaction(self._pool) as lent:
             rows = await lent.fetch(_REPLAY, wanted, now)
+            replayed: Detail = {"events": len(rows)}
+            await record_of(
+                lent, "inbox", Action.EVENTS_REPLAYED, Actor.OPERATOR, now, detail=replayed
+            )
         self._bell.ring()
         return [row["event_id"] for row in rows]
 

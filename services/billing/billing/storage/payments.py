@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 import asyncpg
 
@@ -17,7 +18,7 @@ from billing.domain.payments import (
 )
 from billing.domain.privacy import ERASED
 from billing.domain.purchases import Purchase
-from billing.storage.audit import record
+from billing.storage.audit import record, record_of
 from billing.storage.purchases import claw_back, give_back, grant_purchase, move_plan
 from billing.storage.subscriptions import subscription_of
 from easel_kit.audit import Detail
@@ -40,6 +41,10 @@ ORDER BY c.is_deleted, c.created_at DESC LIMIT 1
 """
 
 # Waits for whoever bars the account, and does nothing then.
+_ACCOUNT_OF_PAYMENT = """
+SELECT account_id FROM credit_lots WHERE payment = $1 AND payment <> '' LIMIT 1
+"""
+
 _ADD = """
 INSERT INTO customers (id, account_id, created_at)
 SELECT $1, a.id, $3 FROM accounts a WHERE a.id = $2 AND a.barred_at IS NULL FOR SHARE
@@ -116,6 +121,21 @@ class PostgresCustomers:
         async with connection(self._pool) as lent:
             found = await lent.fetchval(_OF_PAYMENT, payment)
         return None if found is None else CustomerId(found)
+
+    async def note_refund(self, payment: str, amount_cents: int | None, now: datetime) -> None:
+        """Keeps an audit row of a refund that an operator is about to ask for; None: of all."""
+        asked: Detail = {
+            "payment": payment,
+            "cents": "all" if amount_cents is None else amount_cents,
+        }
+        async with transaction(self._pool) as lent:
+            account_id = await lent.fetchval(_ACCOUNT_OF_PAYMENT, payment)
+            note = (
+                partial(record, lent, AccountId(account_id))
+                if account_id
+                else partial(record_of, lent, payment)
+            )
+            await note(Action.REFUND_ASKED, Actor.OPERATOR, now, detail=asked)
 
     async def add(self, account_id: AccountId, customer_id: CustomerId, now: datetime) -> Customer:
         """Keeps the account's customer; where it has one that is not deleted, answers that.

@@ -84,7 +84,8 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ChangeSubscription(self, request, context):
-        """Moves a subscription to another paid plan now, prorated. FAILED_PRECONDITION without one.
+        """Moves a subscription to another paid plan now: to a dearer one for the difference in price, to a
+        cheaper one from the next invoice on. FAILED_PRECONDITION without one, or when a card declines.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

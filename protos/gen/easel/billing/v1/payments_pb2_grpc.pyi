@@ -25,7 +25,9 @@ class PaymentServiceStub:
     CreatePortal: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreatePortalRequest, _payments_pb2.CreatePortalResponse]
     """A page of Stripe's where the user manages cards, invoices and the subscription."""
     ChangeSubscription: _aio.UnaryUnaryMultiCallable[_payments_pb2.ChangeSubscriptionRequest, _payments_pb2.ChangeSubscriptionResponse]
-    """Moves a subscription to another paid plan now, prorated. FAILED_PRECONDITION without one."""
+    """Moves a subscription to another paid plan now: to a dearer one for the difference in price, to a
+    cheaper one from the next invoice on. FAILED_PRECONDITION without one, or when a card declines.
+    """
     CancelSubscription: _aio.UnaryUnaryMultiCallable[_payments_pb2.CancelSubscriptionRequest, _payments_pb2.CancelSubscriptionResponse]
     """Lets a subscription end with its period, or no longer. Idempotent."""
     IngestStripeEvent: _aio.UnaryUnaryMultiCallable[_payments_pb2.IngestStripeEventRequest, _payments_pb2.IngestStripeEventResponse]
@@ -62,7 +64,9 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.ChangeSubscriptionRequest,
         context: _aio.ServicerContext[_payments_pb2.ChangeSubscriptionRequest, _abc.Awaitable[_payments_pb2.ChangeSubscriptionResponse]],
     ) -> _abc.Awaitable[_payments_pb2.ChangeSubscriptionResponse]:
-        """Moves a subscription to another paid plan now, prorated. FAILED_PRECONDITION without one."""
+        """Moves a subscription to another paid plan now: to a dearer one for the difference in price, to a
+        cheaper one from the next invoice on. FAILED_PRECONDITION without one, or when a card declines.
+        """
 
     @_abc_1.abstractmethod
     def CancelSubscription(
