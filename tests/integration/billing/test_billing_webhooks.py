@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 
-from billing.domain.payments import CustomerId, CustomerSnapshot
+from billing.domain.payments import CustomerId, CustomerSnapshot, Notice
 from billing.ports.inbox import CustomerSync as Sync
 from billing.storage import payments as kept_payments
 from billing.storage.check import LedgerCheck
@@ -64,22 +65,36 @@ async def test_the_order_of_webhooks_makes_no_difference(
 async def test_a_handler_that_believes_the_event_is_found_out(
     new_billing_url: Callable[[], str],
 ) -> None:
-    """The planted fault: a look applies what an earlier event had told of."""
+    """The planted fault: the state is taken from the event that came last, as it was made."""
 
     def plant(raging: Storm, sync: Sync) -> Sync:
-        past: dict[CustomerId, list[CustomerSnapshot]] = {}
-        fresh = raging.world.snapshot
+        made: dict[str, CustomerSnapshot] = {}
+        believed: dict[CustomerId, CustomerSnapshot] = {}
+        live_on, keep, fresh = raging.world.live_on, raging.inbox.keep, raging.world.snapshot
 
-        async def stale(customer_id: CustomerId) -> CustomerSnapshot:
-            seen = past.setdefault(customer_id, [])
-            seen.append(await fresh(customer_id))
-            return seen[max(len(seen) - 2, 0)]
+        def living() -> list[Notice]:
+            notices = live_on()
+            for notice in notices:
+                if notice.customer_id is not None:
+                    made[notice.event_id] = raging.world.state_of(notice.customer_id)
+            return notices
 
-        raging.world.snapshot = stale  # type: ignore[method-assign]
+        async def keeping(notice: Notice, now: datetime) -> bool:
+            if notice.customer_id is not None and notice.event_id in made:
+                believed[notice.customer_id] = made[notice.event_id]
+            return await keep(notice, now)
+
+        async def trusting(customer_id: CustomerId) -> CustomerSnapshot:
+            seen = await fresh(customer_id)
+            return believed.get(customer_id, seen)
+
+        raging.world.live_on = living  # type: ignore[method-assign]
+        raging.inbox.keep = keeping  # type: ignore[method-assign]
+        raging.world.snapshot = trusting  # type: ignore[method-assign]
         return sync
 
-    honest = await storm(new_billing_url(), 1, 100)
-    planted = await storm(new_billing_url(), 1, 100, plant)
+    honest = await storm(new_billing_url(), 1, 300)
+    planted = await storm(new_billing_url(), 1, 300, plant)
     assert planted.state != honest.state
 
 
