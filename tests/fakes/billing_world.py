@@ -102,6 +102,10 @@ class World:
         """As it is at this moment."""
         return self._customers[customer_id].snapshot()
 
+    async def customer_of(self, payment: str) -> CustomerId | None:
+        """Who made a payment: its id says so."""
+        return CustomerId(f"cus_{payment.split('_')[1]}")
+
     async def customers(self, *, changed_since: datetime | None) -> AsyncIterator[CustomerId]:
         """Everyone: nobody here stands still for long."""
         del changed_since

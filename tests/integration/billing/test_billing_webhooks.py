@@ -12,12 +12,14 @@ from datetime import datetime
 
 import pytest
 
+from billing.domain.inbox import EventState
 from billing.domain.payments import CustomerId, CustomerSnapshot, Notice
 from billing.ports.inbox import CustomerSync as Sync
 from billing.storage import payments as kept_payments
 from billing.storage.check import LedgerCheck
 from easel_kit.db import Pool, open_pool
 from tests.fakes.billing_storm import Outcome, Storm
+from tests.fakes.billing_world import BEGIN
 
 WORLD = 7
 SEEDS = (1, 2, 3)
@@ -141,3 +143,17 @@ async def test_an_old_look_never_overwrites_a_newer_one(
     monkeypatch.setattr(kept_payments, "_ADVANCE", careless)
     here, there = await late_look(new_billing_url())
     assert here != there
+
+
+async def test_a_dispute_of_a_payment_that_is_not_known_yet_is_kept_for_its_customer(
+    new_billing_url: Callable[[], str],
+) -> None:
+    """A look that began before the dispute may be about to make the payment known."""
+    async with opened(new_billing_url()) as pool:
+        raging = Storm(pool, WORLD, 1, 1)
+        await raging.prepare()
+        (customer_id,) = raging.world.customer_ids
+        dispute = Notice("evt_1", "charge.dispute.created", None, BEGIN, "pi_0000_0001")
+        await raging.deliver(dispute)
+        (event,) = await raging.inbox.list(None, 10)
+        assert (event.state, event.customer_id) == (EventState.PENDING, customer_id)
