@@ -94,9 +94,17 @@ class World:
         """The customer's state at one moment of the call."""
         self.looks += 1
         await asyncio.sleep(0)
-        seen = self._customers[customer_id].snapshot()
+        seen = self.state_of(customer_id)
         await asyncio.sleep(0 if self.delay is None else self.delay())
         return seen
+
+    def state_of(self, customer_id: CustomerId) -> CustomerSnapshot:
+        """As it is at this moment."""
+        return self._customers[customer_id].snapshot()
+
+    async def customer_of(self, payment: str) -> CustomerId | None:
+        """Who made a payment: its id says so."""
+        return CustomerId(f"cus_{payment.split('_')[1]}")
 
     async def customers(self, *, changed_since: datetime | None) -> AsyncIterator[CustomerId]:
         """Everyone: nobody here stands still for long."""

@@ -135,7 +135,8 @@ async def run(
             desk = PaymentDesk(billing, payments, registry, catalogue)
             money = payments, sync
         if settings.stripe.webhook_secret.get_secret_value():
-            notices = Notices(_verifier(settings.stripe), inbox or kept, customers, clock)
+            verifier = _verifier(settings.stripe)
+            notices = Notices(verifier, inbox or kept, customers, payments, clock)
         store = await stack.enter_async_context(open_store(settings.objects, clock))
         publisher = EntitlementsPublisher(
             PostgresEntitlements(pool, plans),

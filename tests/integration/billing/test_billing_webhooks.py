@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 
-from billing.domain.payments import CustomerId, CustomerSnapshot
+from billing.domain.inbox import EventState
+from billing.domain.payments import CustomerId, CustomerSnapshot, Notice
 from billing.ports.inbox import CustomerSync as Sync
 from billing.storage import payments as kept_payments
 from billing.storage.check import LedgerCheck
 from easel_kit.db import Pool, open_pool
 from tests.fakes.billing_storm import Outcome, Storm
+from tests.fakes.billing_world import BEGIN
 
 WORLD = 7
 SEEDS = (1, 2, 3)
@@ -64,22 +67,36 @@ async def test_the_order_of_webhooks_makes_no_difference(
 async def test_a_handler_that_believes_the_event_is_found_out(
     new_billing_url: Callable[[], str],
 ) -> None:
-    """The planted fault: a look applies what an earlier event had told of."""
+    """The planted fault: the state is taken from the event that came last, as it was made."""
 
     def plant(raging: Storm, sync: Sync) -> Sync:
-        past: dict[CustomerId, list[CustomerSnapshot]] = {}
-        fresh = raging.world.snapshot
+        made: dict[str, CustomerSnapshot] = {}
+        believed: dict[CustomerId, CustomerSnapshot] = {}
+        live_on, keep, fresh = raging.world.live_on, raging.inbox.keep, raging.world.snapshot
 
-        async def stale(customer_id: CustomerId) -> CustomerSnapshot:
-            seen = past.setdefault(customer_id, [])
-            seen.append(await fresh(customer_id))
-            return seen[max(len(seen) - 2, 0)]
+        def living() -> list[Notice]:
+            notices = live_on()
+            for notice in notices:
+                if notice.customer_id is not None:
+                    made[notice.event_id] = raging.world.state_of(notice.customer_id)
+            return notices
 
-        raging.world.snapshot = stale  # type: ignore[method-assign]
+        async def keeping(notice: Notice, now: datetime) -> bool:
+            if notice.customer_id is not None and notice.event_id in made:
+                believed[notice.customer_id] = made[notice.event_id]
+            return await keep(notice, now)
+
+        async def trusting(customer_id: CustomerId) -> CustomerSnapshot:
+            seen = await fresh(customer_id)
+            return believed.get(customer_id, seen)
+
+        raging.world.live_on = living  # type: ignore[method-assign]
+        raging.inbox.keep = keeping  # type: ignore[method-assign]
+        raging.world.snapshot = trusting  # type: ignore[method-assign]
         return sync
 
-    honest = await storm(new_billing_url(), 1, 100)
-    planted = await storm(new_billing_url(), 1, 100, plant)
+    honest = await storm(new_billing_url(), 1, 300)
+    planted = await storm(new_billing_url(), 1, 300, plant)
     assert planted.state != honest.state
 
 
@@ -126,3 +143,17 @@ async def test_an_old_look_never_overwrites_a_newer_one(
     monkeypatch.setattr(kept_payments, "_ADVANCE", careless)
     here, there = await late_look(new_billing_url())
     assert here != there
+
+
+async def test_a_dispute_of_a_payment_that_is_not_known_yet_is_kept_for_its_customer(
+    new_billing_url: Callable[[], str],
+) -> None:
+    """A look that began before the dispute may be about to make the payment known."""
+    async with opened(new_billing_url()) as pool:
+        raging = Storm(pool, WORLD, 1, 1)
+        await raging.prepare()
+        (customer_id,) = raging.world.customer_ids
+        dispute = Notice("evt_1", "charge.dispute.created", None, BEGIN, "pi_0000_0001")
+        await raging.deliver(dispute)
+        (event,) = await raging.inbox.list(None, 10)
+        assert (event.state, event.customer_id) == (EventState.PENDING, customer_id)

@@ -93,9 +93,14 @@ class RetryPolicy:
         return now + length * (0.5 + chance / 2)
 
 
+def is_telling(kind: str) -> bool:
+    """Whether anything depends on what events of a type tell of."""
+    return kind.startswith(_TELLING)
+
+
 def first_state(notice: Notice) -> EventState:
     """Pending, or ignored: an event that names no customer or that nothing depends on."""
-    tells = notice.customer_id is not None and notice.type.startswith(_TELLING)
+    tells = notice.customer_id is not None and is_telling(notice.type)
     return EventState.PENDING if tells else EventState.IGNORED
 
 
