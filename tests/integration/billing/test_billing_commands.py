@@ -13,6 +13,9 @@ from tests.fakes.billing_money import MoneyStack, money_stack
 from tests.fakes.billing_stack import FREE_GRANT, PRO_GRANT, BillingStack
 from tests.fakes.stripe_stand_in import StripeStandIn, stripe_stand_in
 
+# each command is a process that imports billing, whatever else the machine does
+pytestmark = pytest.mark.timeout(180)
+
 PACK_GRANT = 100_000
 
 

@@ -7,10 +7,15 @@ import os
 import sys
 from datetime import UTC, datetime
 
+import pytest
+
 from billing.domain.payments import CustomerId, Notice
 from billing.storage.inbox import PostgresInbox
 from easel_kit.db import open_pool
 from tests.fakes.billing_stack import BillingStack
+
+# each command is a process that imports billing, whatever else the machine does
+pytestmark = pytest.mark.timeout(180)
 
 
 async def command(url: str, *words: str) -> tuple[int | None, str]:
