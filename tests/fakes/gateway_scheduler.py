@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from easel.common.v1 import generation_pb2, model_pb2
@@ -56,7 +57,7 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
 
     jobs: dict[str, jobs_pb2.Job] = field(default_factory=dict)
     submissions: list[jobs_pb2.SubmitJobsRequest] = field(default_factory=list)
-    models: list[model_pb2.Model] = field(default_factory=lambda: list(MODELS))
+    models: list[model_pb2.Model] = field(default_factory=lambda: deepcopy([*MODELS]))
     events: list[events_pb2.Event] = field(default_factory=list)
     feeding: bool = True
     before_submit: Fault | None = None
@@ -239,26 +240,26 @@ class FakeScheduler(JobServiceServicer, EventServiceServicer):
         self, request: jobs_pb2.WatchJobRequest, context: Context
     ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
         job = self._own(request.user_id, request.job_id)
+        del context
         self.watchers += 1
-        context.add_done_callback(self._watch_ended)
         told = b""
-        while True:
-            if self.fault is not None:
-                await self.fault()
-            preview = self.previews.get(job.id, b"")
-            answer = jobs_pb2.WatchJobResponse(
-                job=job, preview=preview, preview_media_type="image/png" if preview else ""
-            )
-            if answer.SerializeToString(deterministic=True) != told:
-                told = answer.SerializeToString(deterministic=True)
-                yield answer
-            if job.state > jobs_pb2.JOB_STATE_RUNNING:
-                return
-            async with self._changed:
-                await self._changed.wait()
-
-    def _watch_ended(self, _context: Context) -> None:
-        self.watchers -= 1
+        try:
+            while True:
+                if self.fault is not None:
+                    await self.fault()
+                preview = self.previews.get(job.id, b"")
+                answer = jobs_pb2.WatchJobResponse(
+                    job=job, preview=preview, preview_media_type="image/png" if preview else ""
+                )
+                if answer.SerializeToString(deterministic=True) != told:
+                    told = answer.SerializeToString(deterministic=True)
+                    yield answer
+                if job.state > jobs_pb2.JOB_STATE_RUNNING:
+                    return
+                async with self._changed:
+                    await self._changed.wait()
+        finally:
+            self.watchers -= 1
 
     async def ResolveJob(
         self, request: jobs_pb2.ResolveJobRequest, context: Context

@@ -24,6 +24,7 @@ from easel.billing.v1 import billing_pb2 as pb
 from easel_kit.errors import Forbidden, InsufficientCredits, InvalidInput
 from easel_kit.ids import JobId, UserId, new_job_id
 from easel_kit.log import configure_logging, get_logger
+from easel_kit.telemetry import span
 from tests.fakes.billing_stack import BillingStack, until, work
 
 USERS = 100
@@ -82,8 +83,8 @@ async def hold_and_end(stack: BillingStack, canary: Canary) -> None:
     jobs = []
     for _ in range(3):
         request = pb.PlaceHoldRequest(user_id=canary.user, job_id=new_job_id(), work=work())
-        metadata = (("traceparent", canary.traceparent),)
-        jobs.append((await stack.rpc.PlaceHold(request, metadata=metadata)).hold.job_id)
+        with span("caller", traceparent=canary.traceparent):
+            jobs.append((await stack.rpc.PlaceHold(request)).hold.job_id)
     await stack.capture(jobs[0])
     await stack.release(jobs[1])  # the third stays open
     await stack.lines(canary.user)

@@ -43,9 +43,10 @@ def take_step(pictures: Sequence[Picture], preview_interval_s: float) -> list[St
     model.adapt(first.job.adaptations)
     rows = build_rows(pictures)
     predictions = model.denoise(rows)
-    if predictions.shape != rows.samples.shape:
+    latents = (len(rows.samples), *first.work.latents.shape[1:])
+    if predictions.shape != latents:
         # nobody's fault yet: the forward as a whole failed, and each will be tried alone
-        raise ValueError(f"a forward of {rows.samples.shape} gave {predictions.shape}")
+        raise ValueError(f"a forward gave {tuple(predictions.shape)} instead of {latents}")
     finite = torch.isfinite(predictions.flatten(1)).all(dim=1).tolist()
     stepped: list[Stepped] = []
     at = 0
