@@ -133,19 +133,24 @@ class User:
     def get(
         self, path: str, *, params: dict[str, str | int] | None = None, follow: bool = False
     ) -> httpx.Response:
-        return httpx.get(
-            f"{self._url}{path}",
-            params=params,
-            follow_redirects=follow,
-            headers=self._headers,
-            timeout=_ANSWER_S,
-        )
+        return self._ask("GET", path, params=params, follow_redirects=follow)
 
     def post(self, path: str, body: object) -> httpx.Response:
-        return httpx.post(f"{self._url}{path}", json=body, headers=self._headers, timeout=_ANSWER_S)
+        return self._ask("POST", path, json=body)
 
     def delete(self, path: str) -> httpx.Response:
-        return httpx.delete(f"{self._url}{path}", headers=self._headers, timeout=_ANSWER_S)
+        return self._ask("DELETE", path)
+
+    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """As a polite client does: told to ask less often, it asks again when it may."""
+        while True:
+            answer = httpx.request(
+                method, f"{self._url}{path}", headers=self._headers, timeout=_ANSWER_S, **more
+            )
+            # of too many jobs the answer says how many there are now
+            if answer.status_code != 429 or "current" in answer.json():
+                return answer
+            time.sleep(float(answer.headers["retry-after"]))
 
     def job(self, job_id: str) -> dict[str, Any]:
         answer = self.get(f"/v1/generations/{job_id}")
@@ -166,7 +171,7 @@ class User:
                 answer = self.get(f"/v1/generations/{job_id}")
             except httpx.TransportError:
                 return None
-            if answer.status_code == 429 or answer.status_code >= 500:
+            if answer.status_code >= 500:
                 return None
             assert answer.status_code == 200, answer.text
             found: dict[str, Any] = answer.json()

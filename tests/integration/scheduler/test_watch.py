@@ -109,6 +109,17 @@ async def test_the_position_follows_what_others_do(stack: SchedulerStack) -> Non
         assert await positions(stack) == {last.id: 1, first.id: 2}
 
 
+async def test_a_change_that_nobody_can_see_is_not_told(stack: SchedulerStack) -> None:
+    (job,) = await stack.submit()
+    async with watching(stack, job.id) as watcher:
+        assert (await watcher.sees()).job.position == 1
+        # it is first already: only the order that the database keeps changes
+        await stack.jobs.PrependJobs(jobs_pb2.PrependJobsRequest(user_id=ALICE, job_ids=[job.id]))
+        await stack.cancel(job.id)
+        assert (await watcher.sees()).job.state == jobs_pb2.JOB_STATE_CANCELLED
+        assert await watcher.ends()
+
+
 async def positions(stack: SchedulerStack) -> dict[str, int]:
     listed = await stack.jobs.ListJobs(jobs_pb2.ListJobsRequest(user_id=ALICE))
     return {job.id: job.position for job in listed.jobs}

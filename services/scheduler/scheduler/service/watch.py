@@ -128,7 +128,9 @@ class Watches:
         if progress is not None and new.state is JobState.RUNNING:
             new = replace(new, steps_done=progress.step, first_step_at=progress.first_step_at)
             return Seen(new, progress.preview, progress.preview_media_type)
-        return None if new == job else Seen(new)
+        # where its user has put it, or that it is out of sight, no watcher is shown
+        seen = replace(new, front=job.front, is_hidden=job.is_hidden)
+        return None if seen == job else Seen(new)
 
     def on_job(self, job_id: JobId, progress: Progress | None) -> None:
         """A watched job changed, or made progress."""
