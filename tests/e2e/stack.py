@@ -133,19 +133,33 @@ class User:
     def get(
         self, path: str, *, params: dict[str, str | int] | None = None, follow: bool = False
     ) -> httpx.Response:
-        return self._ask("GET", path, params=params, follow_redirects=follow)
+        return self._ask("GET", path, params=params, follow=follow)
 
     def post(self, path: str, body: object) -> httpx.Response:
-        return self._ask("POST", path, json=body)
+        return self._ask("POST", path, body=body)
 
     def delete(self, path: str) -> httpx.Response:
         return self._ask("DELETE", path)
 
-    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str | int] | None = None,
+        body: object = None,
+        follow: bool = False,
+    ) -> httpx.Response:
         """As a polite client does: told to ask less often, it asks again when it may."""
         while True:
             answer = httpx.request(
-                method, f"{self._url}{path}", headers=self._headers, timeout=_ANSWER_S, **more
+                method,
+                f"{self._url}{path}",
+                params=params,
+                json=body,
+                follow_redirects=follow,
+                headers=self._headers,
+                timeout=_ANSWER_S,
             )
             # of too many jobs the answer says how many there are now
             if answer.status_code != 429 or "current" in answer.json():

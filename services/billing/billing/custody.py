@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from billing.clients.graveyard import NoCustomers, NoGraveyard, ObjectGraveyard
+from billing.clients.absent import NoCustomers, NoGraveyard
 from billing.loop.privacy import anchor_audit, erase_accounts, reapply_erasures
 from billing.ports.privacy import CustomerRemoval
 from billing.service.erasing import Eraser
@@ -17,6 +17,7 @@ from billing.storage.exports import PostgresExports
 from easel_kit.anchors import AuditAnchors
 from easel_kit.clock import Clock
 from easel_kit.db import Pool
+from easel_kit.graveyard import ObjectGraveyard
 from easel_kit.lifecycle import Supervisor
 from easel_kit.log import get_logger
 from easel_kit.objects import ObjectSettings, ObjectStore, open_object_store
@@ -61,7 +62,7 @@ def start_erasures(  # noqa: PLR0917 (a composition)
     """Takes erasures on, and applies tombstones again after a restore."""
     eraser = Eraser(
         PostgresErasures(pool),
-        NoGraveyard() if store is None else ObjectGraveyard(store),
+        NoGraveyard() if store is None else ObjectGraveyard(store, "billing"),
         removal or NoCustomers(),
         follower,
         clock,

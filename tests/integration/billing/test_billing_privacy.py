@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from billing.domain.accounts import AccountId
-from billing.domain.privacy import hash_of
 from billing.domain.purchases import Clawback, Purchase, PurchaseSource
 from billing.storage.purchases import claw_back, give_back, grant_purchase
 from easel.billing.v1 import billing_pb2 as pb
+from easel_kit.erasure import hash_of
 from easel_kit.errors import Forbidden, InsufficientCredits, InvalidInput
 from easel_kit.ids import JobId, UserId, new_job_id
 from easel_kit.log import configure_logging, get_logger

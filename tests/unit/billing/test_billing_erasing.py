@@ -7,14 +7,9 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from billing.domain.privacy import (
-    Erasure,
-    ErasureState,
-    UserHash,
-    hash_of,
-    pause_after,
-)
+from billing.domain.privacy import Erasure, ErasureState
 from billing.loop.privacy import erase_accounts, reapply_erasures
+from easel_kit.erasure import UserHash, hash_of, pause_after
 from easel_kit.errors import DependencyDown
 from easel_kit.ids import UserId
 

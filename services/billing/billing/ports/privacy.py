@@ -11,7 +11,8 @@ from billing.domain.accounts import AccountId
 from billing.domain.audit import Actor
 from billing.domain.holds import Hold
 from billing.domain.payments import CustomerId
-from billing.domain.privacy import Erasure, Tombstone, UserHash
+from billing.domain.privacy import Erasure
+from easel_kit.erasure import Tombstone, UserHash
 from easel_kit.ids import UserId
 
 

@@ -12,10 +12,10 @@ from billing.domain.holds import Hold, HoldOrder, Settlement
 from billing.domain.ledger import Line
 from billing.domain.plans import Catalogue, PackVersion, PlanVersion
 from billing.domain.pricing import Work
-from billing.domain.privacy import ERASED
 from billing.domain.usage import Usage, UsageQuery
 from billing.ports.ledger import Accounts, Holds, Ledger
 from easel_kit.clock import Clock
+from easel_kit.erasure import ERASED
 from easel_kit.errors import (
     Conflict,
     DomainError,

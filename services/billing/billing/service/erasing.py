@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from billing.domain.audit import Actor
-from billing.domain.privacy import Erasure, ErasureState, Tombstone, UserHash, pause_after
+from billing.domain.privacy import Erasure, ErasureState
 from billing.ports.privacy import CustomerRemoval, Erasures, Graveyard
 from billing.service.follower import JobFollower
 from easel_kit.clock import Clock
+from easel_kit.erasure import Tombstone, UserHash, pause_after
 
 
 class Eraser:

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 from billing.domain.audit import Actor
-from billing.domain.privacy import Erasure, hash_of
+from billing.domain.privacy import Erasure
 from billing.ports.privacy import Erasures, Exports
 from easel_kit.clock import Clock
+from easel_kit.erasure import hash_of
 from easel_kit.errors import NotFound
 from easel_kit.ids import UserId
 

@@ -10,7 +10,6 @@ import asyncpg
 from billing.domain.accounts import Account, AccountId, Balance, Period, PlanSource
 from billing.domain.audit import Action, Actor
 from billing.domain.plans import PlanVersion
-from billing.domain.privacy import ERASED, hash_of
 from billing.storage.audit import record, record_plan
 from billing.storage.booking import expire_lots, grant_monthly
 from billing.storage.entitlements import note_change
@@ -19,6 +18,7 @@ from billing.storage.subscriptions import subscription_of
 from billing.storage.tombstones import is_erased, lock_user
 from easel_kit.audit import Detail
 from easel_kit.db import Pool, connection, transaction
+from easel_kit.erasure import ERASED, hash_of
 from easel_kit.errors import Forbidden
 from easel_kit.ids import UserId, new_id
 

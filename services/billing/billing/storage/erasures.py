@@ -11,19 +11,13 @@ from billing.domain.accounts import AccountId
 from billing.domain.audit import Action, Actor
 from billing.domain.holds import Hold
 from billing.domain.payments import CustomerId
-from billing.domain.privacy import (
-    HASH_PREFIX,
-    Erasure,
-    ErasureState,
-    Tombstone,
-    UserHash,
-    hash_of,
-)
+from billing.domain.privacy import Erasure, ErasureState
 from billing.storage.audit import record, record_of
 from billing.storage.holds import open_holds_of
 from billing.storage.personal import customers_of, remove_personal
 from billing.storage.tombstones import bury, lock_user
 from easel_kit.db import Connection, Pool, connection, transaction
+from easel_kit.erasure import HASH_PREFIX, Tombstone, UserHash, hash_of
 from easel_kit.errors import Internal
 from easel_kit.ids import UserId, new_id
 

@@ -12,7 +12,6 @@ from billing.domain import ledger
 from billing.domain.accounts import AccountId, Balance
 from billing.domain.holds import Hold, HoldOrder, HoldState, PlacedHolds, Settled, Settlement
 from billing.domain.pricing import Work
-from billing.domain.privacy import ERASED
 from billing.storage.booking import (
     allocation_of,
     book,
@@ -22,6 +21,7 @@ from billing.storage.booking import (
     reserve,
 )
 from easel_kit.db import Connection, Pool, connection, transaction
+from easel_kit.erasure import ERASED
 from easel_kit.errors import Forbidden, InsufficientCredits, Internal
 from easel_kit.ids import HoldId, JobId, ModelKey, UserId, new_hold_id
 

@@ -16,13 +16,13 @@ from billing.domain.payments import (
     CustomerSnapshot,
     SubscriptionSnapshot,
 )
-from billing.domain.privacy import ERASED
 from billing.domain.purchases import Purchase
 from billing.storage.audit import record, record_of
 from billing.storage.purchases import claw_back, give_back, grant_purchase, move_plan
 from billing.storage.subscriptions import subscription_of
 from easel_kit.audit import Detail
 from easel_kit.db import Connection, Pool, connection, transaction
+from easel_kit.erasure import ERASED
 from easel_kit.errors import Forbidden
 
 _COLUMNS = "id, account_id, version, is_deleted"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from billing.domain.privacy import Tombstone, UserHash
 from easel_kit.db import Connection
+from easel_kit.erasure import Tombstone, UserHash
 
 _LOCK_USER = "SELECT pg_advisory_xact_lock(hashtextextended(encode($1, 'hex'), 0))"
 

@@ -1,4 +1,4 @@
-"""Tombstones of erased users in the object store: `erased/billing/{hash in hex}.json`."""
+"""Tombstones of erased users in the object store: `erased/{service}/{hash in hex}.json`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from billing.domain.privacy import Tombstone, UserHash
+from easel_kit.erasure import Tombstone, UserHash
 from easel_kit.errors import NotFound
 from easel_kit.log import get_logger
 from easel_kit.objects import ObjectStore
 
-_FOLDER = "erased/billing"
 _NAME = re.compile(r"[0-9a-f]{64}")
 _AT_ONCE = 16
 
@@ -21,16 +20,17 @@ _log = get_logger(__name__)
 
 
 class ObjectGraveyard:
-    """The port `Graveyard`."""
+    """One service's tombstones."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        """`store` outlives the database's backups."""
+    def __init__(self, store: ObjectStore, service: str) -> None:
+        """`store` outlives the database's backups; `service` names the folder."""
         self._store = store
+        self._folder = f"erased/{service}"
 
     async def keep(self, tombstones: Sequence[Tombstone]) -> None:
         """Adds tombstones; known ones stay."""
         for tombstone in tombstones:
-            key = f"{_FOLDER}/{tombstone.user_hash.hex()}.json"
+            key = f"{self._folder}/{tombstone.user_hash.hex()}.json"
             try:
                 await self._store.get(key)
             except NotFound:
@@ -45,11 +45,11 @@ class ObjectGraveyard:
             async with turn:
                 return await self._read(key)
 
-        found = await asyncio.gather(*(read(key) for key in await self._store.list(_FOLDER)))
+        found = await asyncio.gather(*(read(key) for key in await self._store.list(self._folder)))
         return [one for one in found if one is not None]
 
     async def _read(self, key: str) -> Tombstone | None:
-        name = key.removeprefix(f"{_FOLDER}/").removesuffix(".json")
+        name = key.removeprefix(f"{self._folder}/").removesuffix(".json")
         try:
             said = json.loads(await self._store.get(key))
             erased_at = datetime.fromisoformat(said["erased_at"])
@@ -59,21 +59,3 @@ class ObjectGraveyard:
             _log.warning("tombstone.unreadable", key=key)
             return None
         return Tombstone(UserHash(bytes.fromhex(name)), erased_at)
-
-
-class NoGraveyard:
-    """Where no object store is set: a restore from a backup forgets who was erased since."""
-
-    async def keep(self, tombstones: Sequence[Tombstone]) -> None:
-        """Keeps nothing."""
-
-    async def all(self) -> Sequence[Tombstone]:
-        """Nothing."""
-        return ()
-
-
-class NoCustomers:
-    """Where no payments are set up: there is nobody to delete."""
-
-    async def delete_customer(self, customer_id: str) -> None:
-        """Does nothing."""
