@@ -124,6 +124,33 @@ async def test_what_is_being_written_is_not_listed(tmp_path: Path) -> None:
     assert await store.list("audit") == ["audit/1.json"]
 
 
+async def test_a_folder_is_emptied_at_any_depth_without_its_neighbours(store: ObjectStore) -> None:
+    neighbours = ["users/ann.json", "users/anna/0.png", "users/bob/ann/0.png"]
+    for key in [*neighbours, "users/ann/0.png", "users/ann/jobs/1/0.png", "users/ann/jobs/2/0.png"]:
+        await store.put(key, b"picture", "image/png")
+    assert await store.delete_all("users/ann") == 3
+    assert await store.list("users") == neighbours
+    assert await store.delete_all("users/ann") == 0
+    assert await store.delete_all("users/ann.json") == 0
+    assert await store.delete_all("never/there") == 0
+    assert await store.list("users") == neighbours
+    await store.put("users/ann/0.png", b"again", "image/png")
+    assert await store.delete_all("users/ann") == 1
+    for wrong in ("", "users/", "users/../ann"):
+        with pytest.raises(InvalidInput):
+            await store.delete_all(wrong)
+
+
+async def test_a_folder_of_many_pages_is_emptied(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
+    keys = [f"many/{number:04}" for number in range(25)]
+    await asyncio.gather(*(store.put(key, b"", "text/plain") for key in keys))
+    assert await store.delete_all("many") == len(keys)
+    assert await store.list("many") == []
+
+
 async def test_s3_hands_out_urls_that_work(
     s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -71,6 +71,21 @@ class ObjectStore(Protocol):
         Raises:
             InvalidInput: `folder` is no well-formed key.
             DependencyDown: the store does not answer.
+        """
+        ...
+
+    async def delete_all(self, folder: str) -> int:
+        """Removes every object below `folder/`, at any depth, so that no byte can be read again.
+
+        Older versions and the marks of deleted objects go too. Idempotent; what fails half-way is
+        finished by the next call. What is put meanwhile may stay.
+
+        Returns:
+            How many objects there were, counting those of which only old versions were left.
+
+        Raises:
+            InvalidInput: `folder` is no well-formed key.
+            DependencyDown: the store does not answer, or keeps something.
         """
         ...
 
@@ -135,6 +150,13 @@ class FolderStore:
         except OSError as error:
             raise DependencyDown("the object store cannot be read") from error
 
+    async def delete_all(self, folder: str) -> int:
+        """Unlinks files and empty folders as it walks; a link is removed, not followed."""
+        try:
+            return await asyncio.to_thread(_clear, self._root / check_key(folder))
+        except OSError as error:
+            raise DependencyDown("the object store cannot be emptied") from error
+
     async def signed_url(self, key: str, *, expires_s: int) -> str:
         """`<public_url>/objects/<key>?expires=<unix seconds>&signature=<hex>`."""
         expires = int(self._clock.now().timestamp()) + expires_s
@@ -178,6 +200,21 @@ class FolderStore:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def _clear(folder: Path) -> int:
+    # one entry at a time: a folder may hold any number
+    removed = 0
+    with suppress(FileNotFoundError, NotADirectoryError):  # nothing is there, or no longer
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    removed += _clear(Path(entry.path))
+                else:
+                    Path(entry.path).unlink(missing_ok=True)
+                    removed += not entry.name.startswith(_UNFINISHED)
+        folder.rmdir()
+    return removed
 
 
 @asynccontextmanager

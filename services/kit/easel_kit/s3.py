@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from easel_kit.objects import check_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _THREADS = 8
 _CHUNK_BYTES = 2**20
@@ -30,6 +32,7 @@ _REFUSED = {
     "SignatureDoesNotMatch",
     "403",
 }
+_NO_VERSIONS = "the object store has objects whose versions it does not list"
 _Result = TypeVar("_Result")
 
 
@@ -84,6 +87,27 @@ class S3Store:
 
         return await self._call(pages)
 
+    async def delete_all(self, folder: str) -> int:
+        """A page of versions a round, until none is listed.
+
+        Needs `s3:ListBucket`, `s3:ListBucketVersions`, `s3:DeleteObject` and
+        `s3:DeleteObjectVersion`, and a store that lists versions: one that does not might keep
+        them unseen. Unfinished multipart uploads are not looked for, as `put` makes none.
+        """
+        prefix = f"{self._name(folder)}/"
+        removed = 0
+        before: Sequence[ObjectIdentifierTypeDef] = ()
+        while page := await self._call(functools.partial(self._first_versions, prefix)):
+            if page == before:
+                raise DependencyDown("the object store kept what it said it deleted")
+            await self._call(functools.partial(self._delete_versions, page))
+            # the versions of one key may be on two pages
+            removed += len({one["Key"] for one in page} - {one["Key"] for one in before})
+            before = page
+        if await self._call(lambda: self._has_objects(prefix)):
+            raise DependencyDown(_NO_VERSIONS)
+        return removed
+
     async def signed_url(self, key: str, *, expires_s: int) -> str:
         """A presigned GetObject (SigV4)."""
         return await self._call(
@@ -94,6 +118,32 @@ class S3Store:
             )
         )
 
+    def _first_versions(self, prefix: str) -> Sequence[ObjectIdentifierTypeDef]:
+        # always from the start: a page that begins after a deleted version may be empty
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        for page in pages:
+            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            if any("VersionId" not in one for one in found):
+                raise DependencyDown(_NO_VERSIONS)
+            if found:
+                return [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
+        return ()
+
+    def _has_objects(self, prefix: str) -> bool:
+        answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
+        return bool(answer.get("Contents"))
+
+    def _delete_versions(self, versions: Sequence[ObjectIdentifierTypeDef]) -> None:
+        answer = self._client.delete_objects(
+            Bucket=self._bucket, Delete={"Objects": versions, "Quiet": True}
+        )
+        if kept := answer.get("Errors"):
+            raise DependencyDown(
+                f"the object store kept {len(kept)} versions of objects ({kept[0].get('Code')})"
+            )
+
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
 
@@ -101,9 +151,12 @@ class S3Store:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code in {"NoSuchKey", "404"}:
                 raise NotFound("object", "of that key") from error
-            raise DependencyDown("the object store refused the request") from error
+            raise DependencyDown(
+                f"the object store refused {error.operation_name} ({code})"
+            ) from error
         except BotoCoreError as error:
             raise DependencyDown("the object store does not answer") from error
 

@@ -51,6 +51,9 @@ class ShakyStore:
     async def list(self, folder: str) -> Sequence[str]:
         return sorted(key for key in self.objects if key.startswith(f"{folder}/"))
 
+    async def delete_all(self, folder: str) -> int:
+        raise NotImplementedError(folder)
+
     async def signed_url(self, key: str, *, expires_s: int) -> str:
         raise NotImplementedError(key, expires_s)
 
