@@ -6,6 +6,7 @@ the same ids; `judge` answers with everything that is wrong.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,7 @@ SUCCEEDED = JobReport(JobStatus.SUCCEEDED, 10, 10)
 RUNNING = JobReport(JobStatus.RUNNING, 1, 10)
 
 
-class Story:
+class Story(abc.ABC):
     """Of one user and one job."""
 
     hold_ttl_s: ClassVar[float] = LONG_TTL_S
@@ -43,12 +44,13 @@ class Story:
         """Before the trap is set; may be repeated."""
         await self.place()
 
+    @abc.abstractmethod
     async def act(self) -> None:
         """What billing is killed in; done again until it is answered."""
 
+    @abc.abstractmethod
     async def judge(self) -> list[str]:
         """What is wrong, once everything has come to its end."""
-        raise NotImplementedError
 
     # --- what stories do
 
@@ -171,6 +173,9 @@ class ExpiredHold(Story):
 
     hold_ttl_s = SHORT_TTL_S
 
+    async def act(self) -> None:
+        """Nobody does anything."""
+
     async def judge(self) -> list[str]:
         """It ends within its time plus a minute, and the scheduler refuses the job from then on."""
         faults = await self.wrong(pb.HOLD_STATE_RELEASED, 0, FREE_GRANT)
@@ -188,6 +193,9 @@ class ExtendedHold(Story):
         """It runs."""
         self.house.scheduler.reports[self.job] = RUNNING
         self._first = (await self.place()).expires_at.ToMilliseconds()
+
+    async def act(self) -> None:
+        """Nobody does anything: it runs on."""
 
     async def judge(self) -> list[str]:
         """The hold stays while the job lives, and is charged in the end."""

@@ -7,6 +7,7 @@ pass, as at Stripe.
 
 from __future__ import annotations
 
+import abc
 import functools
 import sys
 import types
@@ -29,16 +30,16 @@ _MAX_METADATA, _MAX_METADATA_KEY, _MAX_METADATA_VALUE = 50, 40, 500
 _OPTIONS = frozenset(RequestOptions.__annotations__)  # the SDK's own, never sent
 
 
-class Schema:
+class Schema(abc.ABC):
     """What a value may be."""
 
+    @abc.abstractmethod
     def read(self, value: Node, param: str) -> Any:  # noqa: ANN401 - any JSON value
         """The value with its type.
 
         Raises:
             Refused: it is something else.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
