@@ -8,6 +8,8 @@ BIN := .venv/bin
 CODE := services deploy bench tests protos/generate.py
 TYPED := services/kit services/gateway services/billing services/scheduler services/gpu-worker/gpu_worker services/gpu-worker/training deploy/local bench tests
 WORKERS ?= 2
+# whole files to each worker in the order of tests/conftest.py: what takes long comes first
+PYTEST = $(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # of `make demo` and `make up`
 PROMPT ?= a red circle on a white background
@@ -109,15 +111,15 @@ migrations: setup ## lint the SQL of all migrations
 
 .PHONY: unit
 unit: setup ## unit tests: no sockets, no files, no sleeps
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/unit
+	@$(PYTEST) tests/unit
 
 .PHONY: integration
 integration: setup ## adapters and servicers on real Postgres, Redis, gRPC
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/contract tests/integration
+	@$(PYTEST) tests/contract tests/integration
 
 .PHONY: e2e
 e2e: setup ## whole stacks of real processes, killed at will
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/e2e
+	@$(PYTEST) tests/e2e
 
 .PHONY: chaos-scheduler
 chaos-scheduler: setup ## kill -9 workers, schedulers, Redis, Postgres, and judge the history: [KILLS=20 SEED=…]
@@ -132,7 +134,7 @@ check: proto-check lint types imports migrations unit ## the inner loop, under t
 
 .PHONY: test
 test: proto-check lint types imports migrations ## everything
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests
+	@$(PYTEST) tests
 
 .PHONY: bench-queue
 bench-queue: setup ## the scheduler beside Celery, taskiq, pgqueuer, procrastinate (12 minutes): [ARGS="--quick --json --only=easel,celery"]

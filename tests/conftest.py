@@ -84,6 +84,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         host.close()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a timeout of their own take long: they start first, or one would end a run alone.
+
+    Both kinds of files stay in the random order that they were given.
+    """
+    long = {item.path for item in items if item.get_closest_marker("timeout") is not None}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def postgres_admin_url(pytestconfig: pytest.Config) -> str:
     """The superuser's address of the run's Postgres, shared by all: leave its databases alone."""
