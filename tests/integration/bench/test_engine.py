@@ -24,8 +24,11 @@ from bench.engine.trace import Request, burst, requests
 from bench.engine.trials import alone, cancels, preemptions
 from gpu_worker.ports import Engine
 
-# processes that import torch, whatever else the machine does
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [
+    # processes that import torch, whatever else the machine does
+    pytest.mark.timeout(180),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 _PLAN = Plan(
     rounds=1,
@@ -38,7 +41,6 @@ _PLAN = Plan(
     cost_repeats=1,
     patience_s=60,
 )
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def _image(found: object) -> Image.Image:
