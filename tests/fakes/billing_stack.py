@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from billing.domain.accounts import AccountId
 from billing.domain.holds import JobReport
-from billing.main import run
+from billing.main import Replacements, run
 from billing.ports.inbox import Keeper
 from billing.settings import ReconciliationSettings, Settings, StripeSettings
 from billing.storage.check import Breach, LedgerCheck
@@ -142,11 +142,13 @@ class BillingStack:
                     settings,
                     asyncio.Event(),
                     clock=self.clock,
-                    events=scheduler,
-                    resolver=scheduler,
-                    queue=scheduler,
-                    removal=None if stripe else self.customers,
-                    inbox=inbox,
+                    replacements=Replacements(
+                        events=scheduler,
+                        resolver=scheduler,
+                        queue=scheduler,
+                        removal=None if stripe else self.customers,
+                        inbox=inbox,
+                    ),
                     on_ready=on_ready,
                 )
             )

@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from billing.service.entitlements import EntitlementsPublisher
 from billing.service.follower import JobFollower
 from billing.service.notices import Notices
 from billing.service.payments import PaymentDesk, Refunds
+from billing.service.privacy import Privacy
 from billing.service.sync import CustomerSync
 from billing.settings import Settings, StripeSettings
 from billing.storage.accounts import PostgresAccounts
@@ -48,12 +50,14 @@ from easel_kit.db import Pool, open_pool
 from easel_kit.errors import InvalidState
 from easel_kit.lifecycle import Supervisor
 from easel_kit.log import get_logger
+from easel_kit.objects import ObjectStore
 from easel_kit.rpc.channel import open_channel
-from easel_kit.rpc.server import build_server
+from easel_kit.rpc.server import RpcServer, build_server
 from easel_kit.telemetry import serve_metrics
 
 _SCHEMA = "billing"
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_SERVICES = (SERVICE, payments_rpc.SERVICE, privacy_rpc.SERVICE)
 _PROBE_INTERVAL_S = 5.0
 # a check reads every row of the ledger
 _CHECK_TIMEOUT_S = 600.0
@@ -61,31 +65,74 @@ _CHECK_TIMEOUT_S = 600.0
 _log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Replacements:
+    """What is used instead of the real part; None: the real part."""
+
+    events: EventFeed | None = None
+    """Instead of the scheduler's feed."""
+    resolver: JobResolver | None = None
+    """Instead of the scheduler's answers."""
+    queue: Queue | None = None
+    """Instead of the scheduler that is told of changed plans."""
+    payments: Payments | None = None
+    """Instead of Stripe."""
+    removal: CustomerRemoval | None = None
+    """Deletes customers instead of `payments`."""
+    inbox: Keeper | None = None
+    """Keeps webhooks instead of the database, and nobody answers them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapters:
+    """Opened, or replaced."""
+
+    pool: Pool
+    plans: PostgresPlans
+    catalogue: Catalogue
+    """As published at the start."""
+    holds: PostgresHolds
+    feed: PostgresFeed
+    customers: PostgresCustomers
+    inbox: PostgresInbox
+    keeper: Keeper
+    events: EventFeed
+    resolver: JobResolver
+    queue: Queue
+    payments: Payments | None
+    """None without a key of Stripe."""
+    removal: CustomerRemoval | None
+    objects: ObjectStore | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """Use cases, built; None are those about money where there is none."""
+
+    billing: Billing
+    follower: JobFollower
+    publisher: EntitlementsPublisher
+    privacy: Privacy
+    money: tuple[Payments, CustomerSync] | None
+    desk: PaymentDesk | None
+    notices: Notices | None
+
+
 async def run(
     settings: Settings,
     stop: asyncio.Event,
     *,
     clock: Clock | None = None,
-    events: EventFeed | None = None,
-    resolver: JobResolver | None = None,
-    payments: Payments | None = None,
-    removal: CustomerRemoval | None = None,
-    queue: Queue | None = None,
-    inbox: Keeper | None = None,
+    replacements: Replacements | None = None,
     on_ready: Callable[[int], None] | None = None,
 ) -> None:
-    """Serves until `stop` is set.
+    """Serves until `stop` is set, from outside or by a background task that failed.
 
     Args:
         settings: what to serve with.
-        stop: set from outside, or by a background task that failed.
+        stop: ends it.
         clock: instead of the machine's.
-        events: instead of the scheduler's feed.
-        resolver: instead of the scheduler's answers.
-        payments: instead of Stripe.
-        removal: who deletes customers, instead of `payments`.
-        queue: instead of the scheduler that is told of changed plans.
-        inbox: keeps webhooks instead of the database, and nobody answers them.
+        replacements: of parts that lead outside.
         on_ready: is told the port.
 
     Raises:
@@ -93,87 +140,116 @@ async def run(
         InvalidInput: the plans are wrong; names the field.
     """
     clock = clock or SystemClock()
-    hold_ttl = timedelta(seconds=settings.hold_ttl_s)
-    plan_book = read_plan_book(settings.plans_file)
     async with AsyncExitStack() as stack:
         stack.callback(serve_metrics(settings.metrics_listen))
-        pool = await stack.enter_async_context(
-            open_pool(
-                settings.database_url.get_secret_value(),
-                schema=_SCHEMA,
-                name="billing",
-                max_size=settings.database_connections,
-            )
-        )
-        channel = await stack.enter_async_context(open_channel(settings.scheduler_address))
-        plans = PostgresPlans(pool)
-        catalogue = await plans.publish(plan_book, clock.now())
-        holds, feed = PostgresHolds(pool), PostgresFeed(pool)
-        billing = Billing(
-            PostgresAccounts(pool, plans),
-            holds,
-            PostgresLedger(pool),
-            catalogue,
-            clock,
-            hold_ttl=hold_ttl,
-        )
-        follower = JobFollower(
-            holds,
-            feed,
-            events or SchedulerEvents(channel),
-            resolver or SchedulerJobs(channel, timeout_s=settings.scheduler_timeout_s),
-            clock,
-            hold_ttl=hold_ttl,
-        )
-        payments = payments or await stack.enter_async_context(open_payments(settings.stripe))
-        customers = PostgresCustomers(pool)
-        kept = PostgresInbox(pool)
-        desk = notices = money = None
-        if payments is not None:
-            sync = build_sync(settings.stripe, pool, plans, payments, catalogue, clock)
-            registry = AccountCustomers(payments, customers, sync, clock)
-            desk = PaymentDesk(billing, payments, registry, catalogue)
-            money = payments, sync
-        if settings.stripe.webhook_secret.get_secret_value():
-            verifier = _verifier(settings.stripe)
-            notices = Notices(verifier, inbox or kept, customers, payments, clock)
-        store = await stack.enter_async_context(open_store(settings.objects, clock))
-        publisher = EntitlementsPublisher(
-            PostgresEntitlements(pool, plans),
-            queue or SchedulerQueue(channel, timeout_s=settings.scheduler_timeout_s),
-        )
-        server = build_server()
-        register(server.grpc, billing)
-        payments_rpc.register(server.grpc, payments_rpc.MoneyDoor(desk, notices))
-        privacy_rpc.register(server.grpc, build_privacy(pool, clock))
+        adapters = await _open(settings, clock, stack, replacements or Replacements())
+        uses = _build(settings, adapters, clock)
+        server = _register(uses)
         side = await stack.enter_async_context(Supervisor(stop))
-        await stack.enter_async_context(
-            server.serving(
-                settings.listen,
-                [SERVICE, payments_rpc.SERVICE, privacy_rpc.SERVICE],
-                grace_s=settings.grace_s,
-            )
+        serving = server.serving(settings.listen, _SERVICES, grace_s=settings.grace_s)
+        await stack.enter_async_context(serving)
+        _start_loops(side, settings, adapters, uses, clock)
+        probing = watch_database(
+            adapters.feed.cursor, server.set_health, interval_s=_PROBE_INTERVAL_S
         )
-        side.start("feed", follow_feed(follower, Pause()))
-        side.start("holds", sweep_holds(follower, interval_s=settings.sweep_interval_s))
-        side.start("renewals", renew_accounts(billing, interval_s=settings.renewal_interval_s))
-        if money is not None and inbox is None:
-            start_inbox(side, settings.inbox, kept, money[1], clock)
-        reconciliation = build_reconciliation(settings, pool, follower, money, clock)
-        start_reconciliation(side, settings, reconciliation, clock)
-        start_erasures(side, settings, pool, store, removal or payments, follower, clock)
-        start_anchors(side, settings, pool, store, clock)
-        side.start(
-            "entitlements",
-            publish_entitlements(publisher, Pause(), interval_s=settings.entitlements_interval_s),
-        )
-        side.start(
-            "health", watch_database(feed.cursor, server.set_health, interval_s=_PROBE_INTERVAL_S)
-        )
+        side.start("health", probing)
         _log.info("service.ready", port=server.port)
         if on_ready is not None:
             on_ready(server.port)
         await stop.wait()
+
+
+async def _open(
+    settings: Settings, clock: Clock, stack: AsyncExitStack, replaced: Replacements
+) -> _Adapters:
+    plan_book = read_plan_book(settings.plans_file)
+    pool = await stack.enter_async_context(
+        open_pool(
+            settings.database_url.get_secret_value(),
+            schema=_SCHEMA,
+            name="billing",
+            max_size=settings.database_connections,
+        )
+    )
+    channel = await stack.enter_async_context(open_channel(settings.scheduler_address))
+    timeout_s = settings.scheduler_timeout_s
+    plans, inbox = PostgresPlans(pool), PostgresInbox(pool)
+    payments = replaced.payments or await stack.enter_async_context(open_payments(settings.stripe))
+    return _Adapters(
+        pool=pool,
+        plans=plans,
+        catalogue=await plans.publish(plan_book, clock.now()),
+        holds=PostgresHolds(pool),
+        feed=PostgresFeed(pool),
+        customers=PostgresCustomers(pool),
+        inbox=inbox,
+        keeper=replaced.inbox or inbox,
+        events=replaced.events or SchedulerEvents(channel),
+        resolver=replaced.resolver or SchedulerJobs(channel, timeout_s=timeout_s),
+        queue=replaced.queue or SchedulerQueue(channel, timeout_s=timeout_s),
+        payments=payments,
+        removal=replaced.removal or payments,
+        objects=await stack.enter_async_context(open_store(settings.objects, clock)),
+    )
+
+
+def _build(settings: Settings, adapters: _Adapters, clock: Clock) -> _Uses:
+    hold_ttl = timedelta(seconds=settings.hold_ttl_s)
+    pool, plans, catalogue = adapters.pool, adapters.plans, adapters.catalogue
+    accounts, ledger = PostgresAccounts(pool, plans), PostgresLedger(pool)
+    billing = Billing(accounts, adapters.holds, ledger, catalogue, clock, hold_ttl=hold_ttl)
+    money = desk = notices = None
+    if (payments := adapters.payments) is not None:
+        sync = build_sync(settings.stripe, pool, plans, payments, catalogue, clock)
+        registry = AccountCustomers(payments, adapters.customers, sync, clock)
+        desk = PaymentDesk(billing, payments, registry, catalogue)
+        money = payments, sync
+    if settings.stripe.webhook_secret.get_secret_value():
+        verifier = _verifier(settings.stripe)
+        notices = Notices(verifier, adapters.keeper, adapters.customers, payments, clock)
+    return _Uses(
+        billing=billing,
+        follower=JobFollower(
+            adapters.holds,
+            adapters.feed,
+            adapters.events,
+            adapters.resolver,
+            clock,
+            hold_ttl=hold_ttl,
+        ),
+        publisher=EntitlementsPublisher(PostgresEntitlements(pool, plans), adapters.queue),
+        privacy=build_privacy(pool, clock),
+        money=money,
+        desk=desk,
+        notices=notices,
+    )
+
+
+def _register(uses: _Uses) -> RpcServer:
+    server = build_server()
+    register(server.grpc, uses.billing)
+    payments_rpc.register(server.grpc, payments_rpc.MoneyDoor(uses.desk, uses.notices))
+    privacy_rpc.register(server.grpc, uses.privacy)
+    return server
+
+
+def _start_loops(
+    side: Supervisor, settings: Settings, adapters: _Adapters, uses: _Uses, clock: Clock
+) -> None:
+    pool, follower, objects = adapters.pool, uses.follower, adapters.objects
+    side.start("feed", follow_feed(follower, Pause()))
+    side.start("holds", sweep_holds(follower, interval_s=settings.sweep_interval_s))
+    side.start("renewals", renew_accounts(uses.billing, interval_s=settings.renewal_interval_s))
+    publishing = publish_entitlements(
+        uses.publisher, Pause(), interval_s=settings.entitlements_interval_s
+    )
+    side.start("entitlements", publishing)
+    if uses.money is not None and adapters.keeper is adapters.inbox:
+        start_inbox(side, settings.inbox, adapters.inbox, uses.money[1], clock)
+    reconciliation = build_reconciliation(settings, pool, follower, uses.money, clock)
+    start_reconciliation(side, settings, reconciliation, clock)
+    start_erasures(side, settings, pool, objects, adapters.removal, follower, clock)
+    start_anchors(side, settings, pool, objects, clock)
 
 
 def migrate(settings: Settings) -> None:
