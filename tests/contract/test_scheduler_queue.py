@@ -234,6 +234,29 @@ async def test_entitlements_of_an_unknown_user_are_remembered(queue: Queue) -> N
     assert len(await queue.claimed(2)) == 1
 
 
+async def test_a_user_is_forgotten_once_no_job_of_theirs_is_here(queue: Queue) -> None:
+    newer = Share(version=2, priority=0, weight=1, max_running=1)
+    one, two = (admission(share=newer) for _ in range(2))
+    other = admission(BOB)
+    await queue.line.admit([one, two, other])
+    await queue.leases.join(worker())
+    (claim,) = [claim for claim in await queue.claim(2) if claim.user_id == ALICE]
+    assert set(await queue.line.forget_user(ALICE)) == {one.job_id, two.job_id}
+    await queue.line.remove([two.job_id])
+    assert await queue.line.forget_user(ALICE) == [one.job_id]
+    soon = datetime.now(UTC) + timedelta(seconds=60)
+    await queue.line.requeue(claim, stop=False, not_before=soon)
+    assert await queue.line.forget_user(ALICE) == [one.job_id], "also one that waits for a pause"
+    await queue.line.remove([one.job_id])
+
+    for _ in range(2):
+        assert await queue.line.forget_user(ALICE) == []
+    assert await queue.line.forget_user(UserId("stranger")) == []
+    assert await queue.line.forget_user(BOB) == [other.job_id]
+    await queue.line.admit([admission() for _ in range(2)])  # with an older plan
+    assert len(await queue.claimed(2)) == 2
+
+
 async def test_a_loaded_model_is_preferred_within_the_lead(queue: Queue) -> None:
     other = ModelKey("other")
     turns = [admission(model=other)] + [admission(UserId(f"user-{n}")) for n in range(4)]

@@ -49,6 +49,7 @@ from scheduler.ports import (
     LoadStore,
     OwnLineStore,
     PlanStore,
+    PrivacyStore,
 )
 from scheduler.storage.attempts import PostgresAttempts
 from scheduler.storage.events import PostgresFeed
@@ -56,6 +57,7 @@ from scheduler.storage.jobs import PostgresJobs
 from scheduler.storage.load import PostgresLoad
 from scheduler.storage.own_line import PostgresOwnLine
 from scheduler.storage.plans import PostgresPlans
+from scheduler.storage.privacy import PostgresPrivacy
 from scheduler.storage.retention import PostgresHistory
 from tests.fakes.scheduler_jobs import MovableClock
 from tests.fakes.scheduler_store import RETRY, MemoryStore
@@ -99,6 +101,7 @@ class Store:
     own_line: OwnLineStore
     plans: PlanStore
     history: HistoryStore
+    privacy: PrivacyStore
     attempts: AttemptStore
     feed: FeedStore
     load: LoadStore
@@ -167,7 +170,7 @@ def in_memory() -> Store:
     """All ports on the fake."""
     clock = MovableClock()
     one = MemoryStore(clock)
-    return Store(one, one, one, one, one, one, one, None, clock)
+    return Store(one, one, one, one, one, one, one, one, None, clock)
 
 
 def on_postgres(pool: Pool, lane: str = "default") -> Store:
@@ -181,6 +184,7 @@ def on_postgres(pool: Pool, lane: str = "default") -> Store:
         PostgresOwnLine(pool, ring=ring),
         PostgresPlans(pool, lane=lane),
         PostgresHistory(pool),
+        PostgresPrivacy(pool),
         PostgresAttempts(pool, lane=lane, max_attempts=3, retry=RETRY, ring=ring),
         PostgresFeed(pool),
         PostgresLoad(pool, lane=lane),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+from easel_kit.erasure import UserHash, hash_of
 from easel_kit.errors import (
     Conflict,
     DependencyDown,
@@ -30,6 +31,7 @@ from scheduler.domain.job import (
 from scheduler.domain.lease import Claim, Outcome
 from scheduler.domain.line import Accepted
 from scheduler.domain.policy import Share
+from scheduler.domain.privacy import Erasure
 from scheduler.domain.selection import (
     Cancellation,
     Filter,
@@ -85,7 +87,10 @@ def share_of(plan: Entitlements) -> Share:
 
 
 class MemoryJobs:
-    """`JobStore`, `OwnLineStore`, `PlanStore`, `HistoryStore`; `away` makes every call fail."""
+    """`JobStore`, `OwnLineStore`, `PlanStore`, `HistoryStore`, `PrivacyStore`.
+
+    `away` makes every call fail.
+    """
 
     def __init__(self, clock: MovableClock, *, max_attempts: int = 3) -> None:
         self.away = False
@@ -97,6 +102,7 @@ class MemoryJobs:
         self._users: dict[UserId, User] = {}
         self._buried: dict[JobId, datetime] = {}
         self._places = count(1)
+        self._events = count(1)
         self._fronts = 0
         self._pruned = Cursor()
 
@@ -308,16 +314,45 @@ class MemoryJobs:
             job.id for job in self.rows.values() if job.finished_at and job.finished_at < oldest
         ]
         for one in jobs:
-            del self.rows[one]
-            self.tries = {
-                key: attempt for key, attempt in self.tries.items() if attempt.claim.job_id != one
-            }
+            self._drop(one)
         buried = [one for one, at in self._buried.items() if at < oldest]
         for one in buried:
             del self._buried[one]
         return len(jobs) + len(buried)
 
+    # --- PrivacyStore
+
+    async def jobs(self, user_id: UserId, *, after: Mark | None, limit: int) -> list[Job]:
+        """See `ports.PrivacyStore`."""
+        self._reach()
+        own = sorted((job for job in self.rows.values() if job.user_id == user_id), key=mark)
+        return [job for job in own if after is None or mark(job) > after][:limit]
+
+    async def users(self, user_hashes: Collection[UserHash]) -> list[UserId]:
+        """See `ports.PrivacyStore`."""
+        self._reach()
+        return [user_id for user_id in self._users if hash_of(user_id) in user_hashes]
+
+    async def erase(self, user_id: UserId) -> Erasure:
+        """See `ports.PrivacyStore`."""
+        self._reach()
+        if user_id not in self._users:
+            return Erasure.ABSENT
+        if self._users[user_id].open:
+            return Erasure.BUSY
+        for one in [job.id for job in self.rows.values() if job.user_id == user_id]:
+            self._drop(one)
+        self.told = [event for event in self.told if event.user_id != user_id]
+        del self._users[user_id]
+        return Erasure.DONE
+
     # --- what the other ports share
+
+    def _drop(self, job_id: JobId) -> None:
+        del self.rows[job_id]
+        self.tries = {
+            key: attempt for key, attempt in self.tries.items() if attempt.claim.job_id != job_id
+        }
 
     def open_count(self, user_id: UserId) -> int:
         """Jobs of the user that count against the limit."""
@@ -332,9 +367,10 @@ class MemoryJobs:
         self._tell(self.rows[job.id])
 
     def _tell(self, job: Job) -> None:
+        number = next(self._events)
         self.told.append(
             Event(
-                cursor=Cursor(1, len(self.told) + 1, len(self.told) + 1),
+                cursor=Cursor(1, number, number),
                 type=EventType(job.state.value),
                 job_id=job.id,
                 user_id=job.user_id,

@@ -95,6 +95,7 @@ class Both:
             "cancel": self._cancel,
             "prepend": self._prepend,
             "entitle": self._entitle,
+            "forget": self._forget_user,
             "adopt": self._adopt,
             "restore": self._restore,
             "repeat": self._repeat,
@@ -247,6 +248,15 @@ class Both:
         user_id, share = random.choice(USERS), self._share(random)
         await self._line.entitle(user_id, share)
         self.reference.entitle(user_id, share)
+
+    async def _forget_user(self, random: Random) -> None:
+        user_id = random.choice(USERS)
+        own = {job_id for job_id, job in self._jobs.items() if job.user_id == user_id}
+        held = await self._line.forget_user(user_id)
+        assert own.issuperset(held)
+        assert bool(held) == bool(own)
+        if not own:
+            self.reference.forget(user_id)
 
     async def _adopt(self, random: Random) -> None:
         """An attempt that was given back is still there after all, or an unknown one is."""

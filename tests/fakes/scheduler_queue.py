@@ -246,6 +246,14 @@ class MemoryQueue:
         self._policy.entitle(user_id, share)
         self._wake()
 
+    async def forget_user(self, user_id: UserId) -> list[JobId]:
+        """See `ports.Line`."""
+        self._reach()
+        held = [one for one, job in self._entries.items() if job.admission.user_id == user_id]
+        if not held:
+            self._policy.forget(user_id)
+        return held
+
     async def stop(self, job_id: JobId) -> bool:
         """See `ports.Line`."""
         self._reach()

@@ -13,7 +13,13 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from easel.common.v1 import generation_pb2, model_pb2
-from easel.scheduler.v1 import events_pb2, events_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+from easel.scheduler.v1 import (
+    events_pb2,
+    events_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    privacy_pb2_grpc,
+)
 from easel.scheduler.v1 import lease_pb2 as lease
 from easel.scheduler.v1.lease_pb2_grpc import LeaseServiceStub
 from easel_kit.ids import new_id, new_job_id
@@ -400,6 +406,12 @@ class SchedulerStack:
         return jobs_pb2_grpc.JobServiceStub(self._channel)
 
     @property
+    def privacy(self) -> privacy_pb2_grpc.PrivacyServiceStub:
+        """What the law gives a person; raises our errors."""
+        assert self._channel is not None
+        return privacy_pb2_grpc.PrivacyServiceStub(self._channel)
+
+    @property
     def redis(self) -> Redis:
         """A client of the queue's store."""
         return Redis.from_url(self.redis_url)
@@ -485,6 +497,11 @@ class SchedulerStack:
         """One value of the scheduler's own tables."""
         assert self._database is not None
         return await self._database.fetchval(query, *values)
+
+    async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
+        """All rows that a query of the scheduler's own tables answers with."""
+        assert self._database is not None
+        return list(await self._database.fetch(query, *values))
 
     async def execute(self, query: str, *values: object) -> None:
         """Changes the scheduler's own tables."""

@@ -24,6 +24,7 @@ from scheduler.ports import Observer, Publisher, Spawn
 from scheduler.rpc.events import EventServicer
 from scheduler.rpc.jobs import JobServicer
 from scheduler.rpc.leases import LeaseServicer
+from scheduler.rpc.privacy import PrivacyServicer
 from scheduler.rpc.registration import SERVICES, register
 from scheduler.service.assign import Assigner
 from scheduler.service.dispatch import Dispatch
@@ -36,6 +37,7 @@ from scheduler.service.keeper import Keeper
 from scheduler.service.load import Meter, Overview
 from scheduler.service.operations import Operations
 from scheduler.service.plans import Plans
+from scheduler.service.privacy import Privacy
 from scheduler.service.progress import ProgressPump
 from scheduler.service.rebuild import Rebuilder
 from scheduler.service.reconcile import Reconciler
@@ -57,6 +59,7 @@ from scheduler.storage.load import PostgresLoad
 from scheduler.storage.locks import PostgresLocks
 from scheduler.storage.own_line import PostgresOwnLine
 from scheduler.storage.plans import PostgresPlans
+from scheduler.storage.privacy import PostgresPrivacy
 from scheduler.storage.queue import RedisLine
 from scheduler.storage.retention import PostgresHistory
 from scheduler.storage.scripts import Scripts
@@ -85,6 +88,7 @@ class _Stores:
     own_line: PostgresOwnLine
     plans: PostgresPlans
     history: PostgresHistory
+    privacy: PostgresPrivacy
     attempts: PostgresAttempts
     feed: PostgresFeed
     load: PostgresLoad
@@ -107,6 +111,7 @@ class _Uses:
     operations: Operations
     overview: Overview
     plans: Plans
+    privacy: Privacy
     watches: Watches
     workers: Workers
     feed: Feed
@@ -199,6 +204,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Stores:
         own_line=PostgresOwnLine(pool, ring=bell.ring),
         plans=PostgresPlans(pool, lane=settings.lane),
         history=PostgresHistory(pool),
+        privacy=PostgresPrivacy(pool),
         attempts=PostgresAttempts(
             pool,
             lane=settings.lane,
@@ -302,6 +308,7 @@ def _build(
         jobs=jobs,
         operations=Operations(stores.own_line, jobs, stores.line, fresh, observer),
         plans=Plans(stores.plans, stores.line, observer, clock, lane=settings.lane),
+        privacy=Privacy(stores.privacy, stores.attempts, stores.line),
         overview=Overview(stores.load, stores.leases, observer, clock),
         watches=watches,
         workers=workers,
@@ -356,10 +363,7 @@ def _side_tasks(
         "leases": loop.watch_leases(uses.caretaker, observer, every_s=settings.expire_every_s),
         "rebuild": uses.rebuilder.run(),
         "reconcile": loop.reconcile(
-            uses.reconciler,
-            observer,
-            every_s=settings.reconcile_every_s,
-            soon=uses.reconcile_soon,
+            uses.reconciler, observer, every_s=settings.reconcile_every_s, soon=uses.reconcile_soon
         ),
         "positions": loop.every(
             settings.position_every_s, "positions", uses.watches.refresh_positions, observer
@@ -390,5 +394,6 @@ def _register(settings: Settings, uses: _Uses, spawn: Spawn) -> RpcServer:
         ),
         LeaseServicer(uses.workers, spawn, lane=settings.lane),
         EventServicer(uses.feed),
+        PrivacyServicer(uses.privacy),
     )
     return server

@@ -26,9 +26,11 @@ from easel_kit.ids import JobId, UserId, new_job_id
 from easel_kit.log import configure_logging, get_logger
 from easel_kit.telemetry import span
 from tests.fakes.billing_stack import BillingStack, until, work
+from tests.fakes.traces import rows, tables
 
 USERS = 100
 MARK = "c4n4ry"
+SCHEMA = "billing"
 TRACE_MARK = "cafe1234cafe1234"
 LISTS = Path(__file__).parents[3] / "docs" / "operations" / "privacy.md"
 
@@ -173,28 +175,18 @@ async def stay_erased(stack: BillingStack, canary: Canary) -> None:
 # --- the search
 
 
-async def all_tables(stack: BillingStack) -> list[str]:
-    rows = await stack.rows(
-        "SELECT table_name FROM information_schema.tables "
-        "WHERE table_schema = 'billing' AND table_type = 'BASE TABLE' ORDER BY 1"
-    )
-    return [row["table_name"] for row in rows]
-
-
 async def search(stack: BillingStack, canaries: Sequence[Canary]) -> list[str]:
     """Every trace in the schema that should not be there: a whole row as text, bytes as hex."""
     kept, found = listed("kept"), []
     accounts = {canary.account_id for canary in canaries}
     hashes = {hash_of(canary.user).hex() for canary in canaries}
-    for table in await all_tables(stack):
-        for row in await stack.rows(f"SELECT t::text FROM {table} AS t"):
-            text = row[0]
-            marks = (MARK, MARK.encode().hex(), TRACE_MARK)
-            found += [f"{table}: {mark}" for mark in marks if mark in text]
-            if table not in kept and any(f"acc_{one}" in accounts for one in _ids(text)):
-                found.append(f"{table}: an account")
-            if table not in {"erased_users", "erasures"} and any(one in text for one in hashes):
-                found.append(f"{table}: a hash")
+    for table, text in await rows(stack.rows, SCHEMA):
+        marks = (MARK, MARK.encode().hex(), TRACE_MARK)
+        found += [f"{table}: {mark}" for mark in marks if mark in text]
+        if table not in kept and any(f"acc_{one}" in accounts for one in _ids(text)):
+            found.append(f"{table}: an account")
+        if table not in {"erased_users", "erasures"} and any(one in text for one in hashes):
+            found.append(f"{table}: a hash")
     return found
 
 
@@ -204,7 +196,7 @@ def _ids(text: str) -> list[str]:
 
 async def test_every_table_is_in_one_of_the_lists(stack: BillingStack) -> None:
     names = [listed(name) for name in ("kept", "removed", "impersonal")]
-    assert sorted(await all_tables(stack)) == sorted([*names[0], *names[1], *names[2]])
+    assert sorted(await tables(stack.rows, SCHEMA)) == sorted([*names[0], *names[1], *names[2]])
 
 
 @asynccontextmanager

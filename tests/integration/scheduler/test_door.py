@@ -11,16 +11,22 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from easel.scheduler.v1 import jobs_pb2
-from easel_kit.ids import new_job_id
+from easel.scheduler.v1 import jobs_pb2, privacy_pb2
+from easel_kit.erasure import hash_of
+from easel_kit.ids import UserId, new_job_id
 from tests.fakes.scheduler_stack import ALICE, BOB, SchedulerStack, within
 
-_METHODS: list[MethodDescriptor] = list(jobs_pb2.DESCRIPTOR.services_by_name["JobService"].methods)
+_SERVICES = (
+    jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
+    privacy_pb2.DESCRIPTOR.services_by_name["PrivacyService"],
+)
+_METHODS: list[MethodDescriptor] = [one for service in _SERVICES for one in service.methods]
 _KNOWN = [new_job_id() for _ in range(4)]
 _TEXTS = st.sampled_from(["", "\0", "no spaces", "9" * 18 + "-1", *_KNOWN]) | st.text(max_size=20)
 _EDGES = st.sampled_from([-1, 0, 1, 2**31 - 1])
 _WILD: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_STRING: _TEXTS,
+    FieldDescriptor.TYPE_BYTES: st.binary(max_size=40),
     FieldDescriptor.TYPE_BOOL: st.booleans(),
     FieldDescriptor.TYPE_ENUM: st.integers(-1, 7),
     FieldDescriptor.TYPE_INT32: _EDGES | st.integers(-(2**31), 2**31 - 1),
@@ -33,6 +39,7 @@ _CHOICES = st.sampled_from(["sensible"] * 28 + ["leave out", "anything"])
 _JOBS = st.sampled_from(_KNOWN)
 _SENSIBLE: dict[str, st.SearchStrategy[Any]] = {
     "user_id": st.sampled_from([ALICE, BOB]),
+    "user_hashes": st.sampled_from([hash_of(UserId(one)) for one in (ALICE, BOB, "nobody")]),
     "job_id": _JOBS | st.builds(new_job_id),
     "job_ids": _JOBS,
     "retry_of": st.sampled_from(["", "", "", _KNOWN[0]]),
@@ -97,7 +104,7 @@ def requests(method: MethodDescriptor) -> st.SearchStrategy[bytes]:
 
 async def answer(stack: SchedulerStack, method: MethodDescriptor, sent: bytes) -> grpc.StatusCode:
     """The status that a call ends with; a stream is left after its first message."""
-    path = f"/easel.scheduler.v1.JobService/{method.name}"
+    path = f"/{method.containing_service.full_name}/{method.name}"
     async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.port}") as channel:
         try:
             if method.server_streaming:

@@ -26,7 +26,7 @@ _STORM = 60
 _STEPS_AN_EXAMPLE = 20
 STEPS = (
     "submit", "claim", "show", "requeue", "release", "finish", "cancel", "prepend", "entitle",
-    "adopt", "restore", "repeat",
+    "forget", "adopt", "restore", "repeat",
 )  # fmt: skip
 # A storm keeps a line of some length: more comes and goes than is moved about.
 _OFTEN = (*STEPS, *["submit"] * 3, *["claim"] * 8, *["show"] * 3, *["finish"] * 3)

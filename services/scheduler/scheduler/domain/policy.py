@@ -167,6 +167,10 @@ class FairQueue:
             self._ms_per_cost = averaged(self._ms_per_cost, took_ms / job.cost_ms)
         self._refresh(user)
 
+    def forget(self, user_id: UserId) -> None:
+        """Forgets a user of whom no job waits, runs or is put back for later."""
+        self._users.pop(user_id, None)
+
     def hold(self, job_id: JobId, share: Share | None = None) -> bool:
         """Counts a waiting job as running outside its turn; False where the limit forbids it.
 

@@ -15,6 +15,7 @@ from scheduler.ports.database import (
     Locks,
     OwnLineStore,
     PlanStore,
+    PrivacyStore,
 )
 from scheduler.ports.house import Observer, Publisher, Spawn
 from scheduler.ports.queue import Epoch, Leases, Line, Registry, SignalHandler, Signals, Upkeep
@@ -34,6 +35,7 @@ __all__ = [
     "Observer",
     "OwnLineStore",
     "PlanStore",
+    "PrivacyStore",
     "Publisher",
     "Registry",
     "SignalHandler",

@@ -7,12 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
+from easel_kit.erasure import UserHash
 from easel_kit.errors import DomainError
 from easel_kit.ids import AttemptId, BatchId, JobId, UserId
 from scheduler.domain.job import Cursor, Entitlements, Event, Job, JobState, Resolution, Submission
 from scheduler.domain.lease import Claim, Report, Settled
 from scheduler.domain.line import Accepted, Admission
 from scheduler.domain.load import Load
+from scheduler.domain.privacy import Erasure
 from scheduler.domain.selection import Cancellation, Filter, Mark, PlanChange, Selection
 
 
@@ -108,6 +110,25 @@ class HistoryStore(Protocol):
         """Removes some jobs that ended before then, with attempts and results, and burials.
 
         Answers how many; 0 when none is left.
+        """
+        ...
+
+
+class PrivacyStore(Protocol):
+    """All that is kept of a person, of all lanes."""
+
+    async def jobs(self, user_id: UserId, *, after: Mark | None, limit: int) -> list[Job]:
+        """The user's jobs, those out of sight too, oldest first, from above `after`."""
+        ...
+
+    async def users(self, user_hashes: Collection[UserHash]) -> list[UserId]:
+        """Those of the users of whom something is kept."""
+        ...
+
+    async def erase(self, user_id: UserId) -> Erasure:
+        """Removes all that is kept of the user, unless a job of theirs is open.
+
+        What was cut short goes on when it is asked for again.
         """
         ...
 

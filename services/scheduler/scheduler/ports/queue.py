@@ -62,6 +62,10 @@ class Line(Protocol):
         """
         ...
 
+    async def forget_user(self, user_id: UserId) -> list[JobId]:
+        """Removes what is kept of a user of whom no job is here; else answers some of the jobs."""
+        ...
+
     async def stop(self, job_id: JobId) -> bool:
         """Asks the worker that runs the job to stop it; False when nobody does."""
         ...

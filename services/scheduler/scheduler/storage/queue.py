@@ -99,6 +99,11 @@ class RedisLine:
         """See `ports.Line`."""
         await self._scripts.run("entitle", user_id, *share_to_redis(share))
 
+    async def forget_user(self, user_id: UserId) -> list[JobId]:
+        """See `ports.Line`."""
+        held = await self._scripts.run("forget", user_id, _JOBS_PER_CALL)
+        return [JobId(job.decode()) for job in held]
+
     async def stop(self, job_id: JobId) -> bool:
         """See `ports.Line`."""
         return bool(await self._scripts.run("stop", job_id))

@@ -24,8 +24,8 @@ _FOLDER = Path(__file__).with_name("lua")
 
 SCRIPTS = (
     "admit", "adopt", "catalogue", "check", "claim", "drain", "entitle", "expired", "foresee",
-    "join", "known", "leased", "leave", "live", "overdue", "park", "prepend", "release", "remind",
-    "remove", "renew", "requeue", "seat", "stop", "survey",
+    "forget", "join", "known", "leased", "leave", "live", "overdue", "park", "prepend", "release",
+    "remind", "remove", "renew", "requeue", "seat", "stop", "survey",
 )  # fmt: skip
 _SHARED = ("common", "fair", "seats", "leases", "delays", "parking", "places")
 _BUILDING = ("admit", "open", "sweep")
