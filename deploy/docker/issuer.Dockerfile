@@ -36,7 +36,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     ISSUER_LISTEN=0.0.0.0:9000 ISSUER_KEY_FILE=/var/lib/easel/issuer/key.pem \
     STRIPE_LISTEN=0.0.0.0:9010 STRIPE_STATE_FILE=/var/lib/easel/stripe/state.json
 USER 10001:10001
-EXPOSE 9000
+EXPOSE 9000 9010
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=6 \
     CMD ["python", "-m", "easel_kit.probe", "http://127.0.0.1:9000/healthz"]
 ENTRYPOINT ["python", "-m", "easel_local.issuer"]

@@ -2,7 +2,15 @@
 # A role and a schema of the same name for each service, and no way across.
 # Idempotent: run at each start by the one-off service `database` of docker-compose.yml.
 # Needs PGHOST, PGUSER, PGPASSWORD, PGDATABASE of the superuser, and <SERVICE>_DATABASE_PASSWORD.
+# Waits for Postgres up to a minute: `docker compose restart` starts both at once.
 set -eu
+
+left=60
+until pg_isready -q; do
+  left=$((left - 1))
+  [ "$left" -gt 0 ] || { echo "Postgres at ${PGHOST:-its socket} does not answer" >&2; exit 1; }
+  sleep 1
+done
 
 for role in billing gateway scheduler; do
   variable=$(echo "$role" | tr '[:lower:]' '[:upper:]')_DATABASE_PASSWORD

@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
+from easel_local.stripe.cards import CARDS
+from easel_local.stripe.page import grouped
 from tests.fakes.stripe_shop import Shop, pack_price
 from tests.fakes.stripe_stand_in import DECLINES, FAILS_LATER, PAYS
 
@@ -63,6 +65,19 @@ def read(answer: httpx.Response) -> Page:
     return page
 
 
+def card_field(answer: httpx.Response) -> dict[str, str | None]:
+    return next(field for field in read(answer).inputs if field.get("id") == "card")
+
+
+async def test_the_front_door_says_what_this_is(browser: httpx.AsyncClient) -> None:
+    shown = await browser.get("/")
+    assert shown.status_code == 200
+    read(shown)
+    assert "/v1/billing/checkout" in shown.text
+    for card in CARDS:
+        assert grouped(card.number) in shown.text
+
+
 async def test_a_person_pays(shop: Shop, browser: httpx.AsyncClient) -> None:
     cancel = f"http://127.0.0.1:1/back?x={NASTY}"
     session = await shop.checkout(await shop.customer(), shop.pro, cancel_url=cancel)
@@ -76,9 +91,11 @@ async def test_a_person_pays(shop: Shop, browser: httpx.AsyncClient) -> None:
     assert declined.status_code == 402
     assert 'role="alert"' in declined.text
     assert "Your card was declined." in declined.text
+    assert card_field(declined)["value"] == "4000 0000 0000 0002", "what was typed stays"
     unknown = await browser.post(session.url, data={"card": "4111111111111111"})
     assert "no test card" in unknown.text
     assert "4111" not in unknown.text
+    assert "<details open>" in unknown.text, "it says which are"
     paid = await browser.post(session.url, data={"card": "4242 4242-4242 4242"})
     assert paid.status_code == 303
     assert paid.headers["location"] == f"http://127.0.0.1:1/done?session={session.id}"
@@ -118,6 +135,8 @@ async def test_a_session_that_expired_says_so(shop: Shop, browser: httpx.AsyncCl
     missing = await browser.get("/c/pay/cs_test_none")
     assert missing.status_code == 404
     read(missing)
+    assert "leads nowhere" in missing.text
+    assert "checkout.session" not in missing.text, "no words of the API's"
 
 
 async def test_a_person_manages_a_subscription(shop: Shop, browser: httpx.AsyncClient) -> None:
@@ -135,9 +154,13 @@ async def test_a_person_manages_a_subscription(shop: Shop, browser: httpx.AsyncC
     await browser.post(session.url, data={"do": "resume", **chosen})
     assert not (await shop.subscription(subscription.id)).cancel_at_period_end
     shop.stand_in.advance(timedelta(days=32))
-    assert "past due" in (await browser.get(session.url)).text
+    late = await browser.get(session.url)
+    assert "past due" in late.text
+    assert "The last payment failed" in late.text
     declined = await browser.post(session.url, data={"do": "card", "card": DECLINES})
     assert (declined.status_code, "declined" in declined.text) == (402, True)
+    assert card_field(declined)["aria-invalid"] == "true"
+    assert declined.text.index("<h2>Card") < declined.text.index('role="alert"')
     await browser.post(session.url, data={"do": "card", "card": PAYS})
     shop.stand_in.advance(timedelta(days=4))
     assert (await shop.subscription(subscription.id)).status == "active"
@@ -158,6 +181,7 @@ async def test_nobody_manages_the_subscription_of_another(
     )
     answer = await browser.post(mine.url, data={"do": "cancel", "subscription": theirs.id})
     assert "not yours" in answer.text
+    assert "aria-invalid" not in card_field(answer), "the card is not at fault"
     assert not (await shop.subscription(theirs.id)).cancel_at_period_end
     for nonsense in ({}, {"do": "x"}, {"do": "cancel"}):
         assert (await browser.post(mine.url, data=nonsense)).status_code < 500

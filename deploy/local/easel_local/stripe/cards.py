@@ -23,6 +23,7 @@ class TestCard:
     Attributes:
         number: what a person types.
         name: the SDKs' ``pm_card_…``.
+        does: the same behaviour in a person's words.
         brand: visa or mastercard.
         decline: code with which every payment fails; empty: it pays.
         attaches: whether it can be attached to a customer.
@@ -32,6 +33,7 @@ class TestCard:
 
     number: str
     name: str
+    does: str
     brand: str = "visa"
     decline: str = ""
     attaches: bool = True
@@ -40,27 +42,32 @@ class TestCard:
 
 
 CARDS = (
-    TestCard("4242424242424242", "pm_card_visa"),
-    TestCard("5555555555554444", "pm_card_mastercard", brand="mastercard"),
+    TestCard("4242424242424242", "pm_card_visa", "pays"),
+    TestCard("5555555555554444", "pm_card_mastercard", "pays", brand="mastercard"),
     TestCard(
         "4000000000000002",
         "pm_card_chargeDeclined",
+        "is declined",
         decline="generic_decline",
         attaches=False,
     ),
     TestCard(
         "4000000000009995",
         "pm_card_chargeDeclinedInsufficientFunds",
+        "has too little money",
         decline="insufficient_funds",
         attaches=False,
     ),
     TestCard(
         "4000000000000341",
         "pm_card_chargeCustomerFail",
+        "pays now, fails later",
         decline="generic_decline",
         later_only=True,
     ),
-    TestCard("4000000000000259", "pm_card_createDispute", is_disputed=True),
+    TestCard(
+        "4000000000000259", "pm_card_createDispute", "pays, then is disputed", is_disputed=True
+    ),
 )
 _BY_NUMBER = {card.number: card for card in CARDS}
 _BY_NAME = {card.name: card for card in CARDS}

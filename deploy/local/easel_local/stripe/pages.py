@@ -13,16 +13,23 @@ from starlette.routing import Route
 
 from easel_local.stripe import checkout, portal, standing, timekeeping
 from easel_local.stripe.api import bounded_body
+from easel_local.stripe.cards import card_of_number
 from easel_local.stripe.control import test_card
 from easel_local.stripe.lines import money
 from easel_local.stripe.objects import Obj
-from easel_local.stripe.page import card_field, link, page, warning
+from easel_local.stripe.page import card_field, link, page, test_cards, warning
 from easel_local.stripe.refusal import Refused
 from easel_local.stripe.snapshot import Snapshot
 from easel_local.stripe.world import World
 
-_SEE_OTHER = 303
+_SEE_OTHER, _NOT_FOUND = 303, 404
 _MAX_INVOICES = 12
+_START = (
+    "<h1>Nothing to pay here</h1><p>Pages to pay on are opened by the shop. Easel's gateway gives"
+    " their addresses: <code>POST /v1/billing/checkout</code> for a plan or credits,"
+    " <code>POST /v1/billing/portal</code> for cards and invoices.</p>"
+    '<section class="card"><h2>Test cards</h2>'
+)
 
 
 class Pages:
@@ -36,6 +43,7 @@ class Pages:
     def routes(self) -> list[Route]:
         """All of them."""
         return [
+            self._route("/", self._start, "GET"),
             self._route("/c/pay/{id}", self._checkout, "GET"),
             self._route("/c/pay/{id}", self._pay, "POST"),
             self._route("/p/session/{id}", self._portal, "GET"),
@@ -51,12 +59,14 @@ class Pages:
             try:
                 answer = await work(request)
             except Refused as refused:
-                text = f"<h1>This page cannot be shown</h1><p>{escape(refused.message)}</p>"
-                return page("Not found", text, status=refused.status)
+                return _refusal(refused)
             await self._snapshot.save()
             return answer
 
         return Route(path, endpoint, methods=[method])
+
+    async def _start(self, _request: Request) -> Response:
+        return page("Test payments", f"{_START}{test_cards()}</section>")
 
     # --- checkout ---------------------------------------------------------------------------------
 
@@ -72,11 +82,11 @@ class Pages:
         try:
             checkout.pay(self._world, session, test_card(form.get("card", "")))
         except Refused as refused:
-            return self._checkout_page(session, refused.message)
+            return self._checkout_page(session, refused.message, _known_card(form))
         url = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"])
         return RedirectResponse(url, _SEE_OTHER)
 
-    def _checkout_page(self, session: Obj, problem: str = "") -> Response:
+    def _checkout_page(self, session: Obj, problem: str = "", typed: str = "") -> Response:
         if session["status"] != "open":
             done = session["status"] == "complete"
             text = "This has been paid." if done else "This checkout has expired."
@@ -86,9 +96,9 @@ class Pages:
         what = "Subscribe" if session["mode"] == "subscription" else "Pay"
         total = money(session["amount_total"], session["currency"])
         body = (
-            f"<h1>{what}</h1>{warning(problem)}"
+            f"<h1>{what}</h1>"
             f'<section class="card" aria-label="Order">{self._order(session, total)}</section>'
-            f'<form method="post" class="card">{card_field(problem)}'
+            f'<form method="post" class="card">{card_field("Card number", problem, typed)}'
             f"<button>{what} {escape(total)}</button>{link(session['cancel_url'], 'Cancel')}</form>"
         )
         return page(f"{what} {total}", body, status=402 if problem else 200)
@@ -129,19 +139,24 @@ class Pages:
                 chosen = form.get("subscription", "")
                 portal.set_cancel(self._world, session, chosen, cancel=deed == "cancel")
         except Refused as refused:
-            return self._portal_page(session, refused.message)
+            return self._portal_page(session, refused.message, _known_card(form), deed=deed)
         return RedirectResponse(f"/p/session/{session['id']}", _SEE_OTHER)
 
-    def _portal_page(self, session: Obj, problem: str = "") -> Response:
+    def _portal_page(
+        self, session: Obj, problem: str = "", typed: str = "", *, deed: str = ""
+    ) -> Response:
         owned = list(self._world.owned("subscription", session["customer"]))
         live = [one for one in owned if one["status"] not in standing.ENDED]
         subscriptions = "".join(map(self._subscription, live)) or "<p>No subscription.</p>"
+        # said where the eye is: beside the field that a card was typed into
+        of_card, of_other = (problem, "") if deed == "card" else ("", problem)
+        field = card_field("New card number", of_card, typed)
         body = (
-            f"<h1>Your subscription and payments</h1>{warning(problem)}"
+            f"<h1>Your subscription and payments</h1>{warning(of_other)}"
             f'<section class="card" aria-label="Subscription">{subscriptions}</section>'
             f'<section class="card"><h2>Card</h2>{self._card(session)}'
             f'<form method="post"><input type="hidden" name="do" value="card">'
-            f'{card_field(problem)}<button class="second">Use this card</button></form></section>'
+            f'{field}<button class="second">Use this card</button></form></section>'
             f'<section class="card"><h2>Invoices</h2>{self._invoices(session)}</section>'
             f"{link(session['return_url'], 'Back')}"
         )
@@ -156,6 +171,8 @@ class Pages:
         ends = subscription["cancel_at_period_end"]
         state = f"Ends on {until}" if ends else f"Renews on {until} for {amount}"
         deed, text = ("resume", "Keep it") if ends else ("cancel", "Cancel at the period's end")
+        if subscription["status"] == "past_due":
+            state = f"{state}. The last payment failed and is tried again; another card helps"
         problem = "" if subscription["status"] == "active" else f" ({subscription['status']})"
         return (
             f"<h2>{escape(name)}{escape(problem.replace('_', ' '))}</h2><p>{escape(state)}.</p>"
@@ -203,6 +220,22 @@ class Pages:
             "</tfoot></table></section>"
         )
         return page(title, body)
+
+
+def _refusal(refused: Refused) -> Response:
+    if refused.status == _NOT_FOUND:
+        text = "Nothing is kept here under this address. Ask the shop for a new link."
+        return page(
+            "Not found", f"<h1>This link leads nowhere</h1><p>{text}</p>", status=_NOT_FOUND
+        )
+    text = f"<h1>This cannot be done</h1><p>{escape(refused.message)}</p>"
+    return page("Refused", text, status=refused.status)
+
+
+def _known_card(form: dict[str, str]) -> str:
+    """The number that was typed, if it is a test card's; any other is forgotten."""
+    card = card_of_number(form.get("card", ""))
+    return "" if card is None else card.number
 
 
 def _times(item: Obj) -> str:
