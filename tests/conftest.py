@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from easel_local.ports import free_port as choose_free_port
 from easel_local.testing import (
@@ -18,6 +19,12 @@ from easel_local.testing import (
     RedisForTests,
     ask_postgres_host,
 )
+
+# no test is about time: on a busy machine an example may take long, and so may making it up
+settings.register_profile(
+    "easel", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("easel")
 
 _HOST = pytest.StashKey[PostgresHost]()
 
@@ -31,11 +38,18 @@ class _XdistNode(Protocol):
 
 @pytest.fixture(autouse=True)
 def _plain_logs() -> Iterator[None]:
-    """Undo what a test (or a service started in it) set up for logs: it holds a captured stdout."""
+    """Logs with plain tracebacks: with all local variables one can take half a minute to write.
+
+    Afterwards what a test (or a service started in it) set up is undone: it holds a captured
+    stdout.
+    """
+    plain = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    structlog.configure([*structlog.get_config()["processors"][:-1], plain])
     yield
-    if structlog.is_configured():
-        structlog.reset_defaults()
-        logging.getLogger().handlers = []
+    structlog.reset_defaults()
+    logging.getLogger().handlers = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -253,7 +253,8 @@ async def drive(url: str, plan: list[tuple[object, ...]]) -> None:
 
 @given(plan=operations)
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_the_scripts_park_and_resume_as_the_rules_say(
     redis_url: str, plan: list[tuple[object, ...]]
