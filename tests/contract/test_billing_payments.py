@@ -1,113 +1,39 @@
-"""The port `Payments`: Stripe's client against the stand-in, and the fake that tests use."""
+"""The port `Payments`: Stripe's client against Stripe and its stand-in, and the fake of tests.
+
+What needs a clock that moves, or a card's bank that does as it is told, is asked of the stand-in
+and the fake; all else of Stripe's test mode too, where `STRIPE_TEST_SECRET_KEY` is given.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from typing import Protocol
+from datetime import timedelta
 
 import pytest
 
 from billing.clients.stripe.calls import open_stripe
 from billing.clients.stripe.payments import StripePayments
 from billing.domain.accounts import AccountId
-from billing.domain.payments import Checkout, CustomerId, DisputeStatus
-from billing.domain.plans import PackVersion, PlanVersion
-from billing.ports.payments import Payments
-from billing.storage.plans import read_plan_book
+from billing.domain.payments import CustomerId, DisputeStatus
+from billing.domain.plans import PlanVersion
 from easel_kit.errors import Conflict, DependencyDown, InvalidState, NotFound
-from tests.fakes.billing_payments import MemoryPayments
-from tests.fakes.stripe_stand_in import FAILS_LATER, PAYS, StripeStandIn, stripe_stand_in
-
-BOOK = read_plan_book(None)
-PLANS = {terms.key: PlanVersion(1, terms) for terms in BOOK.plans}
-PRO, ENTERPRISE = PLANS["pro"], PLANS["enterprise"]
-SMALL = PackVersion(1, next(terms for terms in BOOK.packs if terms.key == "small"))
-URLS = {"success_url": "https://easel.test/paid", "cancel_url": "https://easel.test/not"}
-ACCOUNT = AccountId("acc_1")
-
-
-class Bank(Protocol):
-    """A provider and what others do there."""
-
-    payments: Payments
-
-    def now(self) -> datetime: ...
-    def pay(self, checkout: Checkout, *, fails_later: bool = False) -> None: ...
-    def wait(self, by: timedelta) -> None: ...
-    def dispute(self, payment: str) -> str: ...
-    def win(self, dispute_id: str) -> None: ...
-    def go_away(self) -> None: ...
+from tests.fakes.billing_shops import (
+    ACCOUNT,
+    ENTERPRISE,
+    PRO,
+    SMALL,
+    URLS,
+    Bank,
+    MemoryBank,
+    Shop,
+    api_shop,
+    stripe_bank,
+)
 
 
-class MemoryBank:
-    """The fake."""
-
-    def __init__(self) -> None:
-        self.memory = MemoryPayments()
-        self.payments: Payments = self.memory
-
-    def now(self) -> datetime:
-        return self.memory.now
-
-    def pay(self, checkout: Checkout, *, fails_later: bool = False) -> None:
-        self.memory.pay(checkout.session_id)
-        if fails_later:
-            for customer in list(self.memory._customers):
-                self.memory.break_card(customer)
-
-    def wait(self, by: timedelta) -> None:
-        self.memory.now += by
-
-    def dispute(self, payment: str) -> str:
-        return self.memory.dispute(payment)
-
-    def win(self, dispute_id: str) -> None:
-        self.memory.decide(dispute_id, is_won=True)
-
-    def go_away(self) -> None:
-        self.memory.is_away = True
-
-
-class StandInBank:
-    """Stripe's client over HTTP."""
-
-    def __init__(self, stand_in: StripeStandIn, payments: StripePayments) -> None:
-        self.stand_in = stand_in
-        self.payments: Payments = payments
-
-    def now(self) -> datetime:
-        return self.stand_in.now()
-
-    def pay(self, checkout: Checkout, *, fails_later: bool = False) -> None:
-        self.stand_in.pay(checkout.session_id, FAILS_LATER if fails_later else PAYS)
-
-    def wait(self, by: timedelta) -> None:
-        self.stand_in.advance(by)
-
-    def dispute(self, payment: str) -> str:
-        return str(self.stand_in.dispute(payment)["id"])
-
-    def win(self, dispute_id: str) -> None:
-        self.stand_in.decide(dispute_id, "won")
-
-    def go_away(self) -> None:
-        self.stand_in.faults(api=[{"kind": "reset"}])
-
-
-@asynccontextmanager
-async def stripe_bank() -> AsyncIterator[StandInBank]:
-    async with (
-        stripe_stand_in() as stand_in,
-        open_stripe(stand_in.key, api_url=stand_in.url, timeout_s=30, max_retries=0) as calls,
-    ):
-        yield StandInBank(stand_in, StripePayments(calls))
-
-
-@pytest.fixture(params=["memory", "stripe"])
+@pytest.fixture(params=["memory", "stand-in"])
 async def bank(request: pytest.FixtureRequest) -> AsyncIterator[Bank]:
-    """Each implementation in turn."""
+    """Each implementation that a test can move."""
     if request.param == "memory":
         yield MemoryBank()
         return
@@ -115,52 +41,67 @@ async def bank(request: pytest.FixtureRequest) -> AsyncIterator[Bank]:
         yield running
 
 
+@pytest.fixture(
+    params=["memory", "stand-in", "api", pytest.param("stripe", marks=pytest.mark.stripe)]
+)
+async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    """Each implementation in turn; `api` is the stand-in, asked as Stripe is."""
+    if request.param == "memory":
+        yield MemoryBank()
+    elif request.param == "stand-in":
+        async with stripe_bank() as bank:
+            yield bank
+    else:
+        async with api_shop(real=request.param == "stripe") as running:
+            yield running
+
+
 async def subscribed(
-    bank: Bank, plan: PlanVersion = PRO, *, fails_later: bool = False
+    shop: Shop, plan: PlanVersion = PRO, *, fails_later: bool = False
 ) -> CustomerId:
-    customer = await bank.payments.create_customer(ACCOUNT, key="customer")
-    page = await bank.payments.plan_checkout(customer, plan, key="page", **URLS)
-    bank.pay(page, fails_later=fails_later)
+    customer = await shop.payments.create_customer(ACCOUNT, key=shop.key("customer"))
+    await shop.subscribe(customer, plan, fails_later=fails_later)
     return customer
 
 
-async def subscription_id(bank: Bank, customer: CustomerId) -> str:
-    (subscription,) = (await bank.payments.snapshot(customer)).subscriptions
+async def subscription_id(shop: Shop, customer: CustomerId) -> str:
+    (subscription,) = (await shop.payments.snapshot(customer)).subscriptions
     return subscription.id
 
 
-async def test_a_key_names_one_request(bank: Bank) -> None:
-    payments = bank.payments
-    customer = await payments.create_customer(ACCOUNT, key="a")
-    assert await payments.create_customer(ACCOUNT, key="a") == customer
+async def test_a_key_names_one_request(shop: Shop) -> None:
+    payments = shop.payments
+    customer = await payments.create_customer(ACCOUNT, key=shop.key("a"))
+    assert await payments.create_customer(ACCOUNT, key=shop.key("a")) == customer
     with pytest.raises(Conflict):
-        await payments.create_customer(AccountId("acc_2"), key="a")
-    page = await payments.plan_checkout(customer, PRO, key="b", **URLS)
-    assert await payments.plan_checkout(customer, PRO, key="b", **URLS) == page
+        await payments.create_customer(AccountId("acc_2"), key=shop.key("a"))
+    page = await payments.plan_checkout(customer, PRO, key=shop.key("b"), **URLS)
+    assert await payments.plan_checkout(customer, PRO, key=shop.key("b"), **URLS) == page
     with pytest.raises(Conflict):
-        await payments.plan_checkout(customer, ENTERPRISE, key="b", **URLS)
-    assert page.expires_at > bank.now()
+        await payments.plan_checkout(customer, ENTERPRISE, key=shop.key("b"), **URLS)
+    assert page.expires_at > shop.now()
     assert page.session_id in page.url
 
 
-async def test_a_new_customer_has_nothing(bank: Bank) -> None:
-    customer = await bank.payments.create_customer(ACCOUNT, key="a")
-    found = await bank.payments.snapshot(customer)
+async def test_a_new_customer_has_nothing(shop: Shop) -> None:
+    customer = await shop.payments.create_customer(ACCOUNT, key=shop.key("a"))
+    found = await shop.payments.snapshot(customer)
     assert (found.customer_id, found.is_deleted) == (customer, False)
     assert (found.subscriptions, found.lines, found.packs) == ((), (), ())
     assert (found.refunds, found.disputes) == ((), ())
 
 
-async def test_a_paid_plan_is_a_subscription_and_a_line(bank: Bank) -> None:
-    customer = await subscribed(bank)
-    found = await bank.payments.snapshot(customer)
+async def test_a_paid_plan_is_a_subscription_and_a_line(shop: Shop) -> None:
+    customer = await subscribed(shop)
+    found = await shop.payments.snapshot(customer)
     (subscription,), (line,) = found.subscriptions, found.lines
     assert (subscription.status, subscription.plan_key, subscription.plan_version) == (
         "active",
         "pro",
         1,
     )
-    assert subscription.period_start == bank.now() == line.paid_at
+    for at in (subscription.period_start, line.paid_at):
+        assert abs(at - shop.now()) <= shop.slack
     assert not subscription.cancel_at_period_end
     assert (line.plan_key, line.plan_version, line.amount_cents) == ("pro", 1, 1_900)
     assert (line.period_start, line.period_end) == (
@@ -168,7 +109,7 @@ async def test_a_paid_plan_is_a_subscription_and_a_line(bank: Bank) -> None:
         subscription.period_end,
     )
     assert not line.is_proration
-    assert await bank.payments.customer_of(line.payment) == customer
+    assert await shop.payments.customer_of(line.payment) == customer
 
 
 async def test_a_paid_pack_is_a_pack_and_no_subscription(bank: Bank) -> None:
@@ -200,50 +141,54 @@ async def test_an_upgrade_pays_the_difference_now(bank: Bank) -> None:
     assert back.payment == due.payment != found.lines[0].payment
 
 
-async def test_a_declined_upgrade_leaves_the_subscription(bank: Bank) -> None:
-    customer = await subscribed(bank, fails_later=True)
-    before = await bank.payments.snapshot(customer)
-    subscription = await subscription_id(bank, customer)
+async def test_a_declined_upgrade_leaves_the_subscription(shop: Shop) -> None:
+    customer = await subscribed(shop, fails_later=True)
+    before = await shop.payments.snapshot(customer)
+    subscription = await subscription_id(shop, customer)
     with pytest.raises(InvalidState):
-        await bank.payments.change_plan(subscription, ENTERPRISE, key="up")
-    assert await bank.payments.snapshot(customer) == before
+        await shop.payments.change_plan(subscription, ENTERPRISE, key=shop.key("up"))
+    assert await shop.payments.snapshot(customer) == before
 
 
-async def test_a_downgrade_moves_no_money(bank: Bank) -> None:
-    customer = await subscribed(bank, ENTERPRISE)
-    before = await bank.payments.snapshot(customer)
-    await bank.payments.change_plan(await subscription_id(bank, customer), PRO, key="down")
-    found = await bank.payments.snapshot(customer)
+async def test_a_downgrade_moves_no_money(shop: Shop) -> None:
+    customer = await subscribed(shop, ENTERPRISE)
+    before = await shop.payments.snapshot(customer)
+    await shop.payments.change_plan(
+        await subscription_id(shop, customer), PRO, key=shop.key("down")
+    )
+    found = await shop.payments.snapshot(customer)
     assert found.subscriptions[0].plan_key == "pro"
     assert found.lines == before.lines
 
 
-async def test_cancelling_and_taking_it_back(bank: Bank) -> None:
-    customer = await subscribed(bank)
-    subscription = await subscription_id(bank, customer)
+async def test_cancelling_and_taking_it_back(shop: Shop) -> None:
+    customer = await subscribed(shop)
+    subscription = await subscription_id(shop, customer)
     for number, cancel in enumerate((True, True, False)):
-        await bank.payments.cancel_at_period_end(subscription, cancel=cancel, key=f"k{number}")
-        found = await bank.payments.snapshot(customer)
+        await shop.payments.cancel_at_period_end(
+            subscription, cancel=cancel, key=shop.key(f"k{number}")
+        )
+        found = await shop.payments.snapshot(customer)
         assert found.subscriptions[0].cancel_at_period_end is cancel
 
 
-async def test_refunds_up_to_what_was_paid(bank: Bank) -> None:
-    customer = await subscribed(bank)
-    payment = (await bank.payments.snapshot(customer)).lines[0].payment
-    first = await bank.payments.refund(payment, 900, key="a")
-    assert await bank.payments.refund(payment, 900, key="a") == first
+async def test_refunds_up_to_what_was_paid(shop: Shop) -> None:
+    customer = await subscribed(shop)
+    payment = (await shop.payments.snapshot(customer)).lines[0].payment
+    first = await shop.payments.refund(payment, 900, key=shop.key("a"))
+    assert await shop.payments.refund(payment, 900, key=shop.key("a")) == first
     with pytest.raises(InvalidState):
-        await bank.payments.refund(payment, 1_001, key="b")
-    await bank.payments.refund(payment, None, key="c")
+        await shop.payments.refund(payment, 1_001, key=shop.key("b"))
+    await shop.payments.refund(payment, None, key=shop.key("c"))
     with pytest.raises(InvalidState):
-        await bank.payments.refund(payment, None, key="d")
-    refunds = (await bank.payments.snapshot(customer)).refunds
+        await shop.payments.refund(payment, None, key=shop.key("d"))
+    refunds = (await shop.payments.snapshot(customer)).refunds
     assert [(one.payment, one.amount_cents, one.paid_cents) for one in refunds] == [
         (payment, 900, 1_900),
         (payment, 1_000, 1_900),
     ]
     with pytest.raises(NotFound):
-        await bank.payments.refund("pi_nobodys", None, key="e")
+        await shop.payments.refund("pi_nobodys", None, key=shop.key("e"))
 
 
 async def test_a_dispute_and_its_end(bank: Bank) -> None:
@@ -260,16 +205,16 @@ async def test_a_dispute_and_its_end(bank: Bank) -> None:
     assert found.status is DisputeStatus.WON
 
 
-async def test_a_deleted_customer_has_nothing_live(bank: Bank) -> None:
-    customer = await subscribed(bank)
-    await bank.payments.delete_customer(customer)
-    await bank.payments.delete_customer(customer)
-    await bank.payments.delete_customer(CustomerId("cus_nobody"))
-    found = await bank.payments.snapshot(customer)
+async def test_a_deleted_customer_has_nothing_live(shop: Shop) -> None:
+    customer = await subscribed(shop)
+    await shop.payments.delete_customer(customer)
+    await shop.payments.delete_customer(customer)
+    await shop.payments.delete_customer(CustomerId("cus_nobody"))
+    found = await shop.payments.snapshot(customer)
     assert found.is_deleted
     assert not any(one.status.is_live for one in found.subscriptions)
     with pytest.raises(NotFound):
-        await bank.payments.portal(customer, return_url="https://easel.test/")
+        await shop.payments.portal(customer, return_url="https://easel.test/")
 
 
 async def test_who_has_changed(bank: Bank) -> None:
@@ -287,17 +232,17 @@ async def test_who_has_changed(bank: Bank) -> None:
     assert {one async for one in bank.payments.customers(changed_since=since)} == {old, new}
 
 
-async def test_strangers_are_not_found(bank: Bank) -> None:
+async def test_strangers_are_not_found(shop: Shop) -> None:
     with pytest.raises(NotFound):
-        await bank.payments.snapshot(CustomerId("cus_nobody"))
+        await shop.payments.snapshot(CustomerId("cus_nobody"))
     with pytest.raises(NotFound):
-        await bank.payments.plan_checkout(CustomerId("cus_nobody"), PRO, key="a", **URLS)
+        await shop.payments.plan_checkout(CustomerId("cus_nobody"), PRO, key=shop.key("a"), **URLS)
     with pytest.raises(NotFound):
-        await bank.payments.cancel_at_period_end("sub_nobody", cancel=True, key="b")
+        await shop.payments.cancel_at_period_end("sub_nobody", cancel=True, key=shop.key("b"))
     with pytest.raises(NotFound):
-        await bank.payments.change_plan("sub_nobody", PRO, key="c")
+        await shop.payments.change_plan("sub_nobody", PRO, key=shop.key("c"))
     with pytest.raises(NotFound):
-        await bank.payments.customer_of("pi_nobodys")
+        await shop.payments.customer_of("pi_nobodys")
 
 
 async def test_a_provider_that_is_away_is_down(bank: Bank) -> None:
