@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from billing.clients.absent import NoCustomers, NoGraveyard
-from billing.loop.privacy import anchor_audit, erase_accounts, reapply_erasures
+from billing.loop.privacy import anchor_audit, erase_accounts
 from billing.ports.privacy import CustomerRemoval
 from billing.service.erasing import Eraser
 from billing.service.follower import JobFollower
@@ -17,6 +17,7 @@ from billing.storage.exports import PostgresExports
 from easel_kit.anchors import AuditAnchors
 from easel_kit.clock import Clock
 from easel_kit.db import Pool
+from easel_kit.erasing import reapply
 from easel_kit.graveyard import ObjectGraveyard
 from easel_kit.lifecycle import Supervisor
 from easel_kit.log import get_logger
@@ -68,7 +69,7 @@ def start_erasures(  # noqa: PLR0917 (a composition)
         clock,
     )
     side.start("erasures", erase_accounts(eraser, interval_s=settings.erasure_interval_s))
-    side.start("tombstones", reapply_erasures(eraser))
+    side.start("tombstones", reapply(eraser))
 
 
 def start_anchors(

@@ -25,6 +25,7 @@ _LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # a database that takes no connections for now
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a statement that meets the loss of its connection half-way
 )

@@ -11,9 +11,10 @@ its own, and all of them know a user by the same hash.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NewType
+from typing import NewType, Protocol
 
 from easel_kit.ids import UserId
 
@@ -36,6 +37,26 @@ class Tombstone:
     erased_at: datetime
 
 
+class Graveyard(Protocol):
+    """Tombstones outside the database, so that a restore from a backup does not lose them."""
+
+    async def keep(self, tombstones: Sequence[Tombstone]) -> None:
+        """Adds tombstones; known ones stay.
+
+        Raises:
+            DependencyDown: the store does not answer.
+        """
+        ...
+
+    async def all(self) -> Sequence[Tombstone]:
+        """All that were kept.
+
+        Raises:
+            DependencyDown: the store does not answer.
+        """
+        ...
+
+
 def hash_of(user_id: UserId) -> UserHash:
     """The user's name among the erased."""
     return UserHash(hashlib.sha256(f"{HASH_PREFIX}{user_id}".encode()).digest())
@@ -45,3 +66,15 @@ def pause_after(failures: int) -> timedelta:
     """How long a step rests that could not be taken: 5 s, doubled with each failure, 10 min."""
     doubled: int = 1 << min(failures, 10)
     return min(_FIRST_PAUSE * doubled, _LONGEST_PAUSE)
+
+
+async def exchange(graveyard: Graveyard, known: Sequence[Tombstone]) -> Sequence[Tombstone]:
+    """Gives the graveyard what it lacks of `known`, and answers what `known` lacks of it.
+
+    Raises:
+        DependencyDown: the store does not answer.
+    """
+    kept = {one.user_hash: one for one in await graveyard.all()}
+    here = {one.user_hash: one for one in known}
+    await graveyard.keep([here[user_hash] for user_hash in here.keys() - kept.keys()])
+    return [kept[user_hash] for user_hash in kept.keys() - here.keys()]

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from billing.domain.privacy import Erasure, ErasureState
-from billing.loop.privacy import erase_accounts, reapply_erasures
+from billing.loop.privacy import erase_accounts
+from easel_kit.erasing import reapply
 from easel_kit.erasure import UserHash, hash_of, pause_after
 from easel_kit.errors import DependencyDown
 from easel_kit.ids import UserId
@@ -75,7 +76,7 @@ async def test_one_erasure_that_fails_rests_and_the_others_go_on() -> None:
 
 async def test_a_store_that_is_away_at_the_start_ends_nothing() -> None:
     eraser: Any = ScriptedEraser()
-    await run_until(eraser.done, reapply_erasures(eraser))
+    await run_until(eraser.done, reapply(eraser))
     assert eraser.reapplied == 1
 
 

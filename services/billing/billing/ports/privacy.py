@@ -71,26 +71,6 @@ class Erasures(Protocol):
         ...
 
 
-class Graveyard(Protocol):
-    """Tombstones outside the database, so that a restore from a backup does not lose them."""
-
-    async def keep(self, tombstones: Sequence[Tombstone]) -> None:
-        """Adds tombstones; known ones stay.
-
-        Raises:
-            DependencyDown: the store does not answer.
-        """
-        ...
-
-    async def all(self) -> Sequence[Tombstone]:
-        """All that were kept.
-
-        Raises:
-            DependencyDown: the store does not answer.
-        """
-        ...
-
-
 class CustomerRemoval(Protocol):
     """The part of the payment provider that an erasure needs."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from billing.domain.audit import Actor
 from billing.domain.privacy import Erasure, ErasureState
-from billing.ports.privacy import CustomerRemoval, Erasures, Graveyard
+from billing.ports.privacy import CustomerRemoval, Erasures
 from billing.service.follower import JobFollower
 from easel_kit.clock import Clock
-from easel_kit.erasure import Tombstone, UserHash, pause_after
+from easel_kit.erasure import Graveyard, Tombstone, exchange, pause_after
 
 
 class Eraser:
@@ -65,10 +65,8 @@ class Eraser:
         Raises:
             DependencyDown: the store or the database is away.
         """
-        kept = {one.user_hash: one for one in await self._graveyard.all()}
-        known = {one.user_hash: one for one in await self._erasures.tombstones()}
-        await self._erasures.bury(_missing(kept, known))
-        await self._graveyard.keep(_missing(known, kept))
+        known = await self._erasures.tombstones()
+        await self._erasures.bury(await exchange(self._graveyard, known))
         returned = await self._erasures.returned()
         for user_id in returned:
             await self._erasures.request(user_id, Actor.BILLING, self._clock.now())
@@ -99,9 +97,3 @@ class Eraser:
         for customer_id in customers:
             await self._removal.delete_customer(customer_id)
         return await self._erasures.cancel(erasure, customers, self._clock.now())
-
-
-def _missing(
-    there: Mapping[UserHash, Tombstone], here: Mapping[UserHash, Tombstone]
-) -> Sequence[Tombstone]:
-    return [there[user_hash] for user_hash in there.keys() - here.keys()]
