@@ -14,6 +14,7 @@ import httpx
 from tests.fakes.gateway_billing import FakeBilling
 from tests.fakes.gateway_issuer import Issuer
 from tests.fakes.gateway_payments import FakePayments
+from tests.fakes.gateway_privacy import FakeAccountPrivacy, FakeJobPrivacy
 from tests.fakes.gateway_scheduler import FakeScheduler
 
 
@@ -27,6 +28,8 @@ class Gateway:
     billing: FakeBilling
     payments: FakePayments
     scheduler: FakeScheduler
+    accounts: FakeAccountPrivacy
+    histories: FakeJobPrivacy
     objects: Path
     http: httpx.AsyncClient
 

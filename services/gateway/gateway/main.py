@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,11 +16,13 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from easel_kit.clock import SystemClock
+from easel_kit.clock import Clock, SystemClock
 from easel_kit.db import open_pool
+from easel_kit.erasing import reapply
+from easel_kit.graveyard import ObjectGraveyard
 from easel_kit.lifecycle import Supervisor
 from easel_kit.log import get_logger
-from easel_kit.objects import FolderStore, open_object_store
+from easel_kit.objects import FolderStore, ObjectStore, open_object_store
 from easel_kit.rpc.channel import open_channel
 from easel_kit.telemetry import serve_metrics
 from gateway.app import build_app
@@ -27,19 +30,25 @@ from gateway.auth import JwtVerifier
 from gateway.clients.billing import BillingClient
 from gateway.clients.darkroom import PillowDarkroom
 from gateway.clients.payments import PaymentsClient
+from gateway.clients.privacy import AccountPrivacyClient
 from gateway.clients.scheduler import SchedulerClient
 from gateway.jwks import JwksCache
-from gateway.loop import follow_feed
+from gateway.loop.feed import follow_feed
+from gateway.loop.privacy import erase_users
+from gateway.ports import RateLimiter
 from gateway.ratelimit import open_rate_limiter
 from gateway.service.accounts import Accounts
 from gateway.service.catalogue import Catalogue
+from gateway.service.erasing import Eraser
 from gateway.service.estimates import Estimates
 from gateway.service.generations import Generations
 from gateway.service.orders import Orders
 from gateway.service.payments import Notices, Purchases
 from gateway.service.pictures import Pictures
+from gateway.service.privacy import Privacy
 from gateway.service.uploads import Uploads
 from gateway.settings import JwtSettings, Settings
+from gateway.storage.erasures import PostgresErasures
 from gateway.storage.library import PostgresLibrary
 from gateway.web.context import Services
 
@@ -78,52 +87,9 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         stack.callback(serve_metrics(settings.metrics_listen))
-        database_url = settings.database_url.get_secret_value()
-        pool = await stack.enter_async_context(
-            open_pool(database_url, schema=SCHEMA, name="gateway")
-        )
-        scheduler, billing, payments = await _clients(stack, settings)
-        objects = settings.objects
-        if not objects.public_url:
-            objects = objects.model_copy(update={"public_url": settings.public_url})
-        store = await stack.enter_async_context(open_object_store(objects, clock))
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=_JWKS_TIMEOUT_S))
-        redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
-        limiter = await stack.enter_async_context(open_rate_limiter(redis_url, clock))
-
-        keys = _keys(settings.jwt, http, clock)
-        threads = stack.enter_context(ThreadPoolExecutor(_DARKROOM_THREADS, "darkroom"))
-        darkroom = PillowDarkroom(
-            threads,
-            max_pixels=settings.max_upload_pixels,
-            max_png_bytes=settings.max_upload_kept_bytes,
-        )
-        library = PostgresLibrary(pool)
-        catalogue = Catalogue(scheduler, clock)
-        orders = Orders(library, catalogue)
-        generations = Generations(scheduler, billing, library, orders, stop)
-        services = Services(
-            generations=generations,
-            estimates=Estimates(orders, billing, billing, scheduler, scheduler),
-            line=scheduler,
-            catalogue=catalogue,
-            accounts=Accounts(
-                billing,
-                clock,
-                trust_plan_claim=settings.trust_plan_claim,
-                default_requests_per_minute=settings.default_requests_per_minute,
-            ),
-            usage=billing,
-            purchases=Purchases(payments, settings.origins()),
-            notices=Notices(payments, at_once=settings.max_webhooks),
-            pictures=Pictures(library, store),
-            uploads=Uploads(darkroom, library, store, clock, at_once=settings.max_uploads),
-            verifier=_verifier(settings.jwt, keys),
-            limiter=limiter,
-            local_objects=store if isinstance(store, FolderStore) else None,
-            stop=stop,
-            address_requests_per_minute=settings.address_requests_per_minute,
-        )
+        around = await _open(stack, settings, clock)
+        keys = _keys(settings.jwt, around.http, clock)
+        services = _services(stack, settings, around, _verifier(settings.jwt, keys), clock, stop)
         app = build_app(
             services,
             version=version("easel-gateway"),
@@ -135,28 +101,127 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[int]
             max_upload_bytes=settings.max_upload_bytes,
         )
         tasks = await stack.enter_async_context(Supervisor(stop))
-        stack.push_async_callback(generations.drain)
+        stack.push_async_callback(services.generations.drain)
         tasks.start("keys", keys.keep_fresh())
-        tasks.start("feed", follow_feed(scheduler, library))
+        tasks.start("feed", follow_feed(around.scheduler, around.library))
+        eraser = _eraser(settings, around, clock)
+        tasks.start("erasures", erase_users(eraser, interval_s=settings.erasure_interval_s))
+        tasks.start("tombstones", reapply(eraser))
         port = await stack.enter_async_context(_http(settings, app, tasks, stop))
         _log.info("service.ready", port=port)
         yield port
 
 
-async def _clients(
-    stack: AsyncExitStack, settings: Settings
-) -> tuple[SchedulerClient, BillingClient, PaymentsClient]:
-    timeout_s = settings.rpc_timeout_s
-    to_scheduler = await stack.enter_async_context(
-        open_channel(settings.scheduler_address, default_timeout_s=timeout_s)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What the gateway stands between, opened."""
+
+    scheduler: SchedulerClient
+    billing: BillingClient
+    payments: PaymentsClient
+    accounts: AccountPrivacyClient
+    library: PostgresLibrary
+    erasures: PostgresErasures
+    store: ObjectStore
+    limiter: RateLimiter
+    http: httpx.AsyncClient
+
+
+async def _open(stack: AsyncExitStack, settings: Settings, clock: Clock) -> _Around:
+    pool = await stack.enter_async_context(
+        open_pool(settings.database_url.get_secret_value(), schema=SCHEMA, name="gateway")
     )
-    to_billing = await stack.enter_async_context(
-        open_channel(settings.billing_address, default_timeout_s=timeout_s)
+    to_scheduler, to_billing = [
+        await stack.enter_async_context(
+            open_channel(address, default_timeout_s=settings.rpc_timeout_s)
+        )
+        for address in (settings.scheduler_address, settings.billing_address)
+    ]
+    objects = settings.objects
+    if not objects.public_url:
+        objects = objects.model_copy(update={"public_url": settings.public_url})
+    redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
+    return _Around(
+        scheduler=SchedulerClient(to_scheduler),
+        billing=BillingClient(to_billing),
+        payments=PaymentsClient(to_billing, timeout_s=settings.payment_timeout_s),
+        accounts=AccountPrivacyClient(to_billing),
+        library=PostgresLibrary(pool),
+        erasures=PostgresErasures(pool),
+        store=await stack.enter_async_context(open_object_store(objects, clock)),
+        limiter=await stack.enter_async_context(open_rate_limiter(redis_url, clock)),
+        http=await stack.enter_async_context(httpx.AsyncClient(timeout=_JWKS_TIMEOUT_S)),
     )
-    return (
-        SchedulerClient(to_scheduler),
-        BillingClient(to_billing),
-        PaymentsClient(to_billing, timeout_s=settings.payment_timeout_s),
+
+
+def _services(  # noqa: PLR0917 (the root of the composition)
+    stack: AsyncExitStack,
+    settings: Settings,
+    around: _Around,
+    verifier: JwtVerifier,
+    clock: Clock,
+    stop: asyncio.Event,
+) -> Services:
+    scheduler, billing, library, store = (
+        around.scheduler,
+        around.billing,
+        around.library,
+        around.store,
+    )
+    catalogue = Catalogue(scheduler, clock)
+    orders = Orders(library, catalogue)
+    return Services(
+        generations=Generations(scheduler, billing, library, orders, stop),
+        estimates=Estimates(orders, billing, billing, scheduler, scheduler),
+        line=scheduler,
+        catalogue=catalogue,
+        accounts=Accounts(
+            billing,
+            clock,
+            trust_plan_claim=settings.trust_plan_claim,
+            default_requests_per_minute=settings.default_requests_per_minute,
+        ),
+        usage=billing,
+        purchases=Purchases(around.payments, settings.origins()),
+        notices=Notices(around.payments, at_once=settings.max_webhooks),
+        pictures=Pictures(library, store),
+        privacy=Privacy(
+            erasures=around.erasures,
+            account=around.accounts,
+            jobs=scheduler,
+            library=library,
+            objects=store,
+            clock=clock,
+        ),
+        uploads=Uploads(
+            _darkroom(stack, settings), library, store, clock, at_once=settings.max_uploads
+        ),
+        verifier=verifier,
+        limiter=around.limiter,
+        local_objects=store if isinstance(store, FolderStore) else None,
+        stop=stop,
+        address_requests_per_minute=settings.address_requests_per_minute,
+    )
+
+
+def _darkroom(stack: AsyncExitStack, settings: Settings) -> PillowDarkroom:
+    return PillowDarkroom(
+        stack.enter_context(ThreadPoolExecutor(_DARKROOM_THREADS, "darkroom")),
+        max_pixels=settings.max_upload_pixels,
+        max_png_bytes=settings.max_upload_kept_bytes,
+    )
+
+
+def _eraser(settings: Settings, around: _Around, clock: Clock) -> Eraser:
+    return Eraser(
+        erasures=around.erasures,
+        graveyard=ObjectGraveyard(around.store, SCHEMA),
+        account=around.accounts,
+        jobs=around.scheduler,
+        line=around.scheduler,
+        objects=around.store,
+        clock=clock,
+        upload_deadline_s=settings.upload_deadline_s,
     )
 
 

@@ -124,6 +124,15 @@ class Settings(ServiceSettings):
     max_uploads: int = Field(
         16, gt=0, description="Uploads received at once; over it: 503. Two are decoded at once."
     )
+    erasure_interval_s: float = Field(
+        5.0, gt=0, le=3600, description="Erasures of users are taken on this often."
+    )
+    upload_deadline_s: float = Field(
+        1200.0,
+        ge=0,
+        description="No picture reaches the object store later than so after its job's end; an "
+        "erasure waits that long before it removes what is there.",
+    )
     max_requests: int = Field(
         2048, gt=0, description="Served at once, event streams included; over it: 503."
     )

@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from easel.billing.v1 import privacy_pb2_grpc as bill_grpc
 from easel.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from easel.billing.v1.payments_pb2_grpc import add_PaymentServiceServicer_to_server
+from easel.scheduler.v1 import privacy_pb2_grpc as sched_grpc
 from easel.scheduler.v1.events_pb2_grpc import add_EventServiceServicer_to_server
 from easel.scheduler.v1.jobs_pb2_grpc import add_JobServiceServicer_to_server
 from easel_kit import migrations
@@ -23,6 +25,7 @@ from tests.fakes.gateway import Gateway, Start, until_ready
 from tests.fakes.gateway_billing import FakeBilling
 from tests.fakes.gateway_issuer import AUDIENCE, Issuer
 from tests.fakes.gateway_payments import FakePayments
+from tests.fakes.gateway_privacy import FakeAccountPrivacy, FakeJobPrivacy
 from tests.fakes.gateway_scheduler import FakeScheduler
 
 MIGRATIONS = Path(main.__file__).parent / "migrations"
@@ -51,6 +54,7 @@ def start(database_url: str, issuer: Issuer, tmp_path: Path) -> Start:
     async def starting(*, wait_ready: bool = True, **changed: object) -> AsyncIterator[Gateway]:
         billing, scheduler = FakeBilling(), FakeScheduler()
         payments = FakePayments(billing)
+        accounts, histories = FakeAccountPrivacy(), FakeJobPrivacy(scheduler)
         objects = tmp_path / "objects"
         objects.mkdir(exist_ok=True)
         key_file = tmp_path / "signing-key"
@@ -59,6 +63,8 @@ def start(database_url: str, issuer: Issuer, tmp_path: Path) -> Start:
             server = build_server()
             add_BillingServiceServicer_to_server(billing, server.grpc)
             add_PaymentServiceServicer_to_server(payments, server.grpc)
+            bill_grpc.add_PrivacyServiceServicer_to_server(accounts, server.grpc)
+            sched_grpc.add_PrivacyServiceServicer_to_server(histories, server.grpc)
             add_JobServiceServicer_to_server(scheduler, server.grpc)
             add_EventServiceServicer_to_server(scheduler, server.grpc)
             rpc = await stack.enter_async_context(server.serving("127.0.0.1:0", [], grace_s=0.1))
@@ -71,6 +77,8 @@ def start(database_url: str, issuer: Issuer, tmp_path: Path) -> Start:
                 "jwt": {"issuer": issuer.url, "audience": AUDIENCE, "min_refresh_s": 0},
                 "objects": {"url": f"file://{objects}", "signing_key_file": key_file},
                 "grace_s": 2.0,
+                "erasure_interval_s": 0.05,
+                "upload_deadline_s": 0.2,
             }
             for name, value in changed.items():
                 if isinstance(value, dict) and isinstance(values.get(name), dict):
@@ -84,7 +92,18 @@ def start(database_url: str, issuer: Issuer, tmp_path: Path) -> Start:
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10))
             if wait_ready:
                 await until_ready(http)
-            yield Gateway(url, stop, issuer, billing, payments, scheduler, objects, http)
+            yield Gateway(
+                url,
+                stop,
+                issuer,
+                billing,
+                payments,
+                scheduler,
+                accounts,
+                histories,
+                objects,
+                http,
+            )
 
     return starting
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from easel_kit.errors import DependencyDown, OutOfRange
-from gateway import loop
 from gateway.domain.job import Job, JobState
 from gateway.domain.library import Cursor, JobEvent, Picture
+from gateway.loop import feed as loop
 from tests.fakes.gateway_ports import NOON, FakeFeed, FakeLibrary, finished, job
 
 

@@ -1,4 +1,4 @@
-"""The scheduler over gRPC: the ports `Jobs`, `Line`, `Forecast`, `Models` and `JobFeed`."""
+"""The scheduler over gRPC: all of its ports, from `Jobs` to `JobPrivacy`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from easel.common.v1 import model_pb2
-from easel.scheduler.v1 import events_pb2, jobs_pb2
+from easel.scheduler.v1 import events_pb2, jobs_pb2, privacy_pb2
 from easel.scheduler.v1.events_pb2_grpc import EventServiceStub
 from easel.scheduler.v1.jobs_pb2_grpc import JobServiceStub
+from easel.scheduler.v1.privacy_pb2_grpc import PrivacyServiceStub
+from easel_kit.erasure import UserHash
 from easel_kit.errors import DependencyDown, InvalidInput
 from easel_kit.ids import JobId, ModelKey, UserId
 from gateway.clients.generations import generation, generation_to_wire, image
@@ -47,6 +49,10 @@ _EVENT_STATES = {
     events_pb2.EVENT_TYPE_FAILED: JobState.FAILED,
     events_pb2.EVENT_TYPE_CANCELLED: JobState.CANCELLED,
 }
+# Of a whole export: every job that is kept, and a slow reader.
+_EXPORT_TIMEOUT_S = 600.0
+# Of an erasure, or of looking for whom a backup has brought back; what was done by then stays done.
+_ERASE_TIMEOUT_S = 60.0
 
 
 class SchedulerClient:
@@ -56,6 +62,7 @@ class SchedulerClient:
         """The channel stays its opener's."""
         self._jobs = JobServiceStub(channel)
         self._events = EventServiceStub(channel)
+        self._privacy = PrivacyServiceStub(channel)
 
     async def submit(
         self, user_id: UserId, batch: Batch, entitlements: Entitlements
@@ -205,6 +212,22 @@ class SchedulerClient:
                 yield tuple(_event(event) for event in answer.events)
         finally:
             call.cancel()
+
+    async def export_jobs(self, user_id: UserId) -> AsyncGenerator[tuple[Job, ...], None]:
+        """See `gateway.ports.JobPrivacy`."""
+        request = privacy_pb2.ExportJobsRequest(user_id=user_id)
+        call = self._privacy.ExportJobs(request, timeout=_EXPORT_TIMEOUT_S)
+        try:
+            async for answer in call:
+                yield tuple(_job(job) for job in answer.jobs)
+        finally:
+            call.cancel()
+
+    async def erase_users(self, user_hashes: Sequence[UserHash]) -> int:
+        """See `gateway.ports.JobPrivacy`."""
+        request = privacy_pb2.EraseUsersRequest(user_hashes=user_hashes)
+        answer = await self._privacy.EraseUsers(request, timeout=_ERASE_TIMEOUT_S)
+        return answer.busy
 
 
 def _entitlements(entitlements: Entitlements) -> jobs_pb2.Entitlements:

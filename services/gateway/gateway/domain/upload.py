@@ -9,6 +9,7 @@ from datetime import datetime
 from easel_kit.ids import ImageId, UserId
 from gateway.domain.job import Image
 from gateway.domain.library import Picture
+from gateway.domain.privacy import folder_of
 
 MEDIA_TYPE = "image/png"
 THUMBNAIL_MEDIA_TYPE = "image/webp"
@@ -26,7 +27,7 @@ class Developed:
 
 def uploaded(user_id: UserId, image_id: ImageId, developed: Developed, now: datetime) -> Picture:
     """The picture for the library."""
-    folder = f"users/{user_id}/uploads"
+    folder = f"{folder_of(user_id)}/uploads"
     return Picture(
         image=Image(
             id=image_id,

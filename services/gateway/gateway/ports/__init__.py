@@ -7,14 +7,18 @@ other side cannot answer; only what it raises besides is named.
 from gateway.ports.billing import Holds, Ledger, Payments, Quotes, Usage, Webhooks
 from gateway.ports.door import Allowance, RateLimiter, TokenVerifier
 from gateway.ports.library import Darkroom, Library, LibraryFeed, LocalObjects, Objects
+from gateway.ports.privacy import AccountPrivacy, Erasures, JobPrivacy, UserObjects
 from gateway.ports.scheduler import Forecast, JobFeed, Jobs, Line, Models
 
 __all__ = [
+    "AccountPrivacy",
     "Allowance",
     "Darkroom",
+    "Erasures",
     "Forecast",
     "Holds",
     "JobFeed",
+    "JobPrivacy",
     "Jobs",
     "Ledger",
     "Library",
@@ -28,5 +32,6 @@ __all__ = [
     "RateLimiter",
     "TokenVerifier",
     "Usage",
+    "UserObjects",
     "Webhooks",
 ]

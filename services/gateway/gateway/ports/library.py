@@ -14,7 +14,10 @@ class Library(Protocol):
     """The users' pictures."""
 
     async def record(self, pictures: Sequence[Picture]) -> None:
-        """Adds pictures; those that are there already stay as they are."""
+        """Adds pictures; those that are there already stay as they are.
+
+        Pictures of users who are being erased, or were, are passed over.
+        """
         ...
 
     async def find(self, user_id: UserId, image_id: ImageId) -> Picture:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import asyncpg
 
 from easel_kit.db import Connection, Pool, connection, transaction
+from easel_kit.erasure import hash_of
 from easel_kit.errors import NotFound
 from easel_kit.ids import ImageId, JobId, UserId
 from gateway.domain.job import Image
@@ -14,9 +15,11 @@ from gateway.domain.library import Cursor, Picture, PictureKind, PicturePage
 
 _COLUMNS = """id, user_id, job_id, object_key, width_px, height_px, media_type, size_bytes, sha256,
     seed, created_at, thumbnail_key, kind"""
+# an erased user gets no picture any more, whatever the feed still brings
 _RECORD = f"""
 INSERT INTO images ({_COLUMNS})
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
+WHERE NOT EXISTS (SELECT FROM erasures WHERE user_hash = $14)
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 (constants)
 _OWN = f"SELECT {_COLUMNS} FROM images WHERE user_id = $1 AND deleted_at IS NULL"  # noqa: S608 (constants)
@@ -143,6 +146,7 @@ async def _record(lent: Connection, pictures: Sequence[Picture]) -> None:
             picture.created_at,
             picture.image.thumbnail_object_key,
             picture.kind,
+            hash_of(picture.user_id),
         )
         for picture in sorted(pictures, key=lambda picture: picture.image.id)
     ]

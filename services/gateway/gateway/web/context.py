@@ -19,6 +19,7 @@ from gateway.service.estimates import Estimates
 from gateway.service.generations import Generations
 from gateway.service.payments import Notices, Purchases
 from gateway.service.pictures import Pictures
+from gateway.service.privacy import Privacy
 from gateway.service.uploads import Uploads
 
 HEADERS_KEY = "easel.headers"
@@ -38,6 +39,7 @@ class Services:
     purchases: Purchases
     notices: Notices
     pictures: Pictures
+    privacy: Privacy
     uploads: Uploads
     verifier: TokenVerifier
     limiter: RateLimiter
@@ -85,8 +87,7 @@ _bearer = HTTPBearer(
 )
 
 
-async def _caller(
-    request: Request,
+async def _verified(
     services: ServicesOf,
     _within_limit: Annotated[None, Depends(_limit_address)],
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -95,6 +96,15 @@ async def _caller(
         raise Unauthenticated("an access token is needed: Authorization: Bearer …")
     identity = await services.verifier.verify(credentials.credentials)
     bind_contextvars(user_id=identity.user_id)
+    return identity
+
+
+Verified = Annotated[Identity, Depends(_verified)]
+"""Whom the token speaks for, also of users who were erased."""
+
+
+async def _caller(request: Request, services: ServicesOf, identity: Verified) -> Identity:
+    await services.privacy.admit(identity.user_id)
     await services.accounts.admit(identity)
     per_minute = await services.accounts.requests_per_minute(identity.user_id)
     await _limit(request, services, "user", identity.user_id, per_minute)

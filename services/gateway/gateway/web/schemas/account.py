@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import Field
 
 from gateway.domain.account import Account, Balance, Plan, Subscription
 from gateway.domain.money import Offers, Pack
+from gateway.domain.privacy import Erasure
 from gateway.web.schemas.base import TIME_EXAMPLE, Credits, Out, credits_text
 
 
@@ -166,4 +168,24 @@ class MeOut(Out):
             subscription=SubscriptionOut.of(subscription) if subscription else None,
             opened_at=account.opened_at,
             renews_at=account.renews_at,
+        )
+
+
+class ErasureOut(Out):
+    """How far the erasure of an account is."""
+
+    state: Literal["requested", "stopped", "done"] = Field(
+        description="requested: jobs are stopped, the subscription ends; stopped: pictures that "
+        "are still on their way are waited for; done: nothing leads to you any more."
+    )
+    requested_at: datetime = Field(examples=[TIME_EXAMPLE])
+    finished_at: datetime | None = Field(examples=[TIME_EXAMPLE])
+
+    @classmethod
+    def of(cls, erasure: Erasure) -> ErasureOut:
+        """From the domain."""
+        return cls(
+            state=erasure.state.value,
+            requested_at=erasure.requested_at,
+            finished_at=erasure.finished_at,
         )

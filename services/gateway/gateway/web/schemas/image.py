@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from gateway.domain.library import Picture, PicturePage
+from gateway.service.privacy import LinkedPicture
 from gateway.web.schemas.base import IMAGE_EXAMPLE, JOB_EXAMPLE, TIME_EXAMPLE, Out
 from gateway.web.schemas.generation import content_path, thumbnail_path
 
@@ -52,6 +53,17 @@ class ImageOut(Out):
             seed=image.seed,
             created_at=picture.created_at,
         )
+
+
+class LinkedImageOut(ImageOut):
+    """A picture with a link for whoever has it."""
+
+    link: str = Field(description="Gives the bytes without a token, for a day.")
+
+    @classmethod
+    def linked(cls, one: LinkedPicture) -> LinkedImageOut:
+        """From the service."""
+        return cls(**ImageOut.of(one.picture).model_dump(), link=one.link)
 
 
 class ImagePage(Out):

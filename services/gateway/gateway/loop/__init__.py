@@ -1,0 +1,1 @@
+"""What the gateway does by itself, in loops that survive whatever a round fails with."""
