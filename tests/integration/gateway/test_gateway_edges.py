@@ -32,7 +32,7 @@ async def test_refusals_of_the_framework_are_problems(gateway: Gateway) -> None:
         assert problem["type"] == f"/problems/{kind}"
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["x-request-id"] == problem["request_id"]
-    for path, allow in (("/v1/me", "GET"), ("/v1/generations/x", "DELETE, GET"), ("/docs", "GET")):
+    for path, allow in (("/v1/plans", "GET"), ("/v1/me", "DELETE, GET"), ("/docs", "GET")):
         assert (await gateway.http.put(path)).headers["allow"] == allow
 
 
