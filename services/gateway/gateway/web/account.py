@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -17,6 +15,7 @@ from gateway.web import my_data
 from gateway.web.context import Caller, LimitedByAddress, ServicesOf, Verified
 from gateway.web.openapi import problems
 from gateway.web.schemas.account import ErasureOut, MeOut, PlansOut
+from gateway.web.streaming import all_of
 
 _PLANS_MAX_AGE_S = 300
 _DATA_NAME = "my_data.json"
@@ -61,20 +60,13 @@ async def export_my_data(caller: Caller, services: ServicesOf) -> StreamingRespo
         first = b"null"
     _log.info("data.exported")
     parts = my_data.document(
-        services.privacy, caller.user_id, _all_of(first, account), datetime.now(UTC)
+        services.privacy, caller.user_id, all_of(first, account), datetime.now(UTC)
     )
     return StreamingResponse(
         parts,
         media_type="application/json",
         headers={"Content-Disposition": f'attachment; filename="{_DATA_NAME}"'},
     )
-
-
-async def _all_of(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for part in rest:
-            yield part
 
 
 @router.delete(

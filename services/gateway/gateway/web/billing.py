@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query
@@ -25,6 +24,7 @@ from gateway.web.schemas.billing import (
     UsageOut,
 )
 from gateway.web.schemas.generation import Moment
+from gateway.web.streaming import all_of
 
 _MONTH = r"^20[0-9]{2}-(0[1-9]|1[0-2])$"
 _CSV = "text/csv; charset=utf-8"
@@ -125,19 +125,10 @@ async def get_statement(
     # the first part before the answer begins: what goes wrong until then has a status of its own
     first = await anext(parts, b"")
     return StreamingResponse(
-        _all_of(first, parts),
+        all_of(first, parts),
         media_type=_CSV,
         headers={"Content-Disposition": f'attachment; filename="easel-statement-{wanted}.csv"'},
     )
-
-
-async def _all_of(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for part in rest:
-            yield part
-    finally:
-        await rest.aclose()
 
 
 @router.post(
